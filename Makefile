@@ -1,0 +1,37 @@
+# Set-up and main jobs of Evenray. Everything lives in .venv; nothing is installed outside it but by `make peers`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test check peers clean
+help:            ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
+
+setup: $(READY)  ## the virtual environment with everything in it
+$(READY): pyproject.toml deploy/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Evenray needs Python 3.11 or newer: set PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (about two minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint deploy/constraints.txt --editable . --group dev
+	@touch $(READY)
+
+demo: $(READY)   ## the main job, shown: a study from a modality through the node to a PACS; INPUT=path takes your own files
+	@$(BIN)/evenray demo $(if $(INPUT),--input "$(INPUT)") $(if $(OUT),--out "$(OUT)")
+
+test: $(READY)   ## all tests; those with real peers need `make peers`
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+check: $(READY)  ## format, lint, types, import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/unit/test_import_rules.py
+
+peers:           ## the real peers (Orthanc, DCMTK, dicom3tools, PixelMed) from Debian; needs root
+	@deploy/install-peers.sh
+
+clean:           ## remove the environment and what the demo wrote
+	rm -rf $(VENV) build evenray-demo

@@ -1,0 +1,208 @@
+"""The command line: options in, one command called, errors as one sentence, exit codes. The composition root."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dicom_node import VERSION
+from dicom_node.errors import EvenrayError, SettingsInvalid
+from dicom_node.exits import Exit
+
+EPILOG = (
+    "Exit codes: 0 all done; 1 the command ran, but something in it failed (a file not sent, a fault found); "
+    "2 wrong usage, input or configuration; 130 interrupted."
+)
+
+app = typer.Typer(
+    name="evenray",
+    help="Makes X-ray images of different vendors look alike, and can say what it did and why. "
+    "Not a medical device: for research and quality assurance.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+references_app = typer.Typer(help="Banks of preferred references: what images should look like.", no_args_is_help=True)
+app.add_typer(references_app, name="references")
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Configuration file; without one the embedded defaults hold.")
+]
+StateDir = Annotated[Path | None, typer.Option("--state-dir", help="State directory instead of the configured one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        typer.echo(f"evenray {VERSION}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def serve(
+    role: Annotated[
+        str | None, typer.Argument(help="listen, work or deliver alone (for containers); without one all three run.")
+    ] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    supervised: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Run the node until SIGTERM or Ctrl-C; what is in hand is finished first."""
+    from dicom_node.commands.serve import serve as command
+
+    raise typer.Exit(command(role, config, state_dir, supervised=supervised))
+
+
+@app.command()
+def send(
+    path: Annotated[Path, typer.Argument(help="A DICOM file, or a folder of them.")],
+    to: Annotated[str, typer.Argument(metavar="AE@HOST:PORT", help="Where to, for example EVENRAY@127.0.0.1:11112.")],
+    calling: Annotated[str, typer.Option(help="Our own AE title.")] = "EVENRAY_SCU",
+) -> None:
+    """Send DICOM files by C-STORE, in the transfer syntax they have."""
+    from dicom_node.commands.send import send as command
+
+    raise typer.Exit(command(path, to, calling))
+
+
+@app.command()
+def status(config: Config = None, state_dir: StateDir = None, as_json: AsJson = False) -> None:
+    """Show what is received, waiting, decided, delivered and parked."""
+    from dicom_node.commands.status import status as command
+
+    raise typer.Exit(command(config, state_dir, as_json=as_json))
+
+
+@app.command()
+def retry(
+    what: Annotated[
+        list[str] | None, typer.Argument(metavar="[instance:N|batch:N|delivery:N]...", help="As `status` shows them.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Everything that is parked (conflicts only by name).")
+    ] = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Try again what is parked."""
+    from dicom_node.commands.retry import retry as command
+
+    raise typer.Exit(command(what or [], config, state_dir, everything=everything))
+
+
+@app.command()
+def harmonize(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A DICOM or PNG file, or a folder of them.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder; made where it is not there.")],
+    config: Config = None,
+    bank: Annotated[
+        str | None, typer.Option(help="Bank to compare with; needed for PNG where there are several.")
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Methods to try, in order; default: the route's.")] = None,
+) -> None:
+    """The node's engine on files, without a network: DICOM gives DICOM results and a report, PNG gives PNG."""
+    from dicom_node.commands.harmonize import harmonize as command
+
+    raise typer.Exit(command(source, target, config, bank, tuple(method or ())))
+
+
+@app.command("check-config")
+def check_config(file: Annotated[Path, typer.Argument(help="The configuration file.")]) -> None:
+    """Check a configuration: all faults at once, each with its path, what was expected and a suggestion."""
+    from dicom_node.commands.check_config import check_config as command
+
+    raise typer.Exit(command(file))
+
+
+@app.command()
+def doctor(config: Config = None, state_dir: StateDir = None, as_json: AsJson = False) -> None:
+    """Check this machine and its peers: decoders, GPU, disk, ports, banks, destinations by C-ECHO."""
+    from dicom_node.commands.doctor import doctor as command
+
+    raise typer.Exit(command(config, state_dir, as_json=as_json))
+
+
+@app.command()
+def demo(
+    source: Annotated[
+        Path | None, typer.Option("--input", help="DICOM file or folder instead of the generated phantom.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where pictures, report and the archive's files go.")] = Path(
+        "evenray-demo"
+    ),
+) -> None:
+    """Show the main job: a study from a modality through the node to a small embedded archive, and what came of it."""
+    from dicom_node.demo.show import show
+
+    raise typer.Exit(show(source, out))
+
+
+@references_app.command("add")
+def references_add(
+    bank: Annotated[str, typer.Argument(help="Name of the bank; a new one is made.")],
+    files: Annotated[list[Path], typer.Argument(help="DICOM or PNG files or folders of preferred images.")],
+    config: Config = None,
+    modality: Annotated[list[str] | None, typer.Option(help="Exam type of a new bank: modalities.")] = None,
+    body_part: Annotated[str | None, typer.Option(help="Exam type of a new bank: body part.")] = None,
+    view: Annotated[list[str] | None, typer.Option(help="Exam type of a new bank: views; none: any.")] = None,
+    provenance: Annotated[str, typer.Option(help="Where the references come from, kept in the bank.")] = "",
+) -> None:
+    """Add references to a bank (statistics only: no pixels are kept)."""
+    from dicom_node.commands.references import add as command
+
+    raise typer.Exit(command(bank, files, config, modality or [], body_part, view or [], provenance))
+
+
+@references_app.command("list")
+def references_list(config: Config = None, as_json: AsJson = False) -> None:
+    """List the banks."""
+    from dicom_node.commands.references import list_banks as command
+
+    raise typer.Exit(command(config, as_json=as_json))
+
+
+@references_app.command("show")
+def references_show(
+    bank: Annotated[str, typer.Argument(help="Name of the bank.")], config: Config = None, as_json: AsJson = False
+) -> None:
+    """Show one bank: exam type, references, threshold, provenance."""
+    from dicom_node.commands.references import show as command
+
+    raise typer.Exit(command(bank, config, as_json=as_json))
+
+
+@references_app.command("remove")
+def references_remove(
+    bank: Annotated[str, typer.Argument(help="Name of the bank.")],
+    reference: Annotated[list[str] | None, typer.Argument(help="Ids of references (the start is enough).")] = None,
+    config: Config = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Remove the whole bank.")] = False,
+) -> None:
+    """Remove references from a bank, or the whole bank."""
+    from dicom_node.commands.references import remove as command
+
+    raise typer.Exit(command(bank, reference or [], config, whole=whole))
+
+
+def main() -> None:
+    """Run the command line; every expected fault is one sentence on standard error."""
+    try:
+        app()
+    except SettingsInvalid as fault:
+        print(f"evenray: {fault}", file=sys.stderr)
+        sys.exit(Exit.USAGE)
+    except EvenrayError as fault:
+        print(f"evenray: {fault}", file=sys.stderr)
+        sys.exit(Exit.USAGE)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)

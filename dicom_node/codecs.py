@@ -1,0 +1,193 @@
+"""Decode one compressed grey frame to its words, or say why not. Knows no data set and no meaning of a value.
+
+A frame that is cut off is refused, never completed: some decoders fill what is missing without a word.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gdcm
+import jpeg_ls
+import numpy as np
+import openjpeg.utils
+import rle
+from numpy.typing import NDArray
+from pydicom import uid
+
+from dicom_node.errors import Unreadable
+
+Words = NDArray[np.uint8] | NDArray[np.uint16]
+CODEC_FAULTS = (RuntimeError, ValueError, TypeError, LookupError, OverflowError, NotImplementedError, MemoryError)
+
+END_MARKER = b"\xff\xd9"
+TAIL = 16
+"""Bytes behind the end marker that writers pad with; the marker can't occur inside coded data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One compressed frame with what its data set says of it."""
+
+    data: bytes
+    syntax: str
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+
+    @property
+    def name(self) -> str:
+        return uid.UID(self.syntax).name
+
+    @property
+    def pixels(self) -> int:
+        return self.rows * self.columns
+
+
+def decode(frame: Frame) -> tuple[Words, str]:
+    """The (rows, columns) words of a frame and the decoder's name.
+
+    Raises Unreadable, naming transfer syntax and decoder, where there is no decoder or the frame is damaged.
+    """
+    if frame.syntax not in CODECS:
+        known = ", ".join(sorted({name for name, _ in CODECS.values()}))
+        raise Unreadable(
+            f"no decoder for transfer syntax {frame.name} ({frame.syntax}); known decoders: {known}. "
+            "Let the sender propose Explicit VR Little Endian"
+        )
+    name, codec = CODECS[frame.syntax]
+    _check_end(frame)
+    try:
+        words = codec(frame)
+    except CODEC_FAULTS as exc:
+        raise _damaged(frame, f"{name} can't decode it ({exc})") from exc
+    if words.size != frame.pixels:
+        raise _damaged(frame, f"{name} gave {words.size} pixels, the header says {frame.columns}x{frame.rows}")
+    return words.reshape(frame.rows, frame.columns), name
+
+
+def _damaged(frame: Frame, why: str) -> Unreadable:
+    return Unreadable(f"pixel data in {frame.name} is damaged: {why}. Send the image again, or uncompressed")
+
+
+def _check_end(frame: Frame) -> None:
+    """Source: T.81 B.1.1.3, T.87 C.1, T.800 A.4.4: a code stream ends in 0xFFD9 (RLE has lengths instead)."""
+    if frame.syntax != uid.RLELossless and END_MARKER not in frame.data[-TAIL:]:
+        raise _damaged(frame, "the code stream has no end marker, so it is cut off")
+
+
+def _jpeg(frame: Frame) -> Words:
+    """JPEG (T.81) by GDCM, whose IJG libraries decode 8, 12 and 16 bits; pydicom's plug-in lets it do 8 only."""
+    process, precision, rows, columns = _jpeg_shape(frame)
+    if (rows, columns) != (frame.rows, frame.columns):
+        raise ValueError(f"the code stream is {columns}x{rows}")
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(frame.data)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    allocated = 8 if precision <= 8 else 16
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((columns, rows, 1))
+    image.SetDataElement(element)
+    kind = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
+    # The process that the code stream states, because 8 bits in "Extended" are common and decode as such.
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(process))))
+    image.SetPixelFormat(gdcm.PixelFormat(1, allocated, precision, precision - 1, int(frame.signed)))
+    buffer = image.GetBuffer()
+    if buffer is None:
+        raise ValueError("no pixels came back")
+    return _little_endian(buffer.encode("utf-8", "surrogateescape"), allocated)
+
+
+def _jpeg_shape(frame: Frame) -> tuple[str, int, int, int]:
+    """Transfer syntax of the code stream's process, precision, rows and columns, from its frame header.
+
+    Raises ValueError where the stream is not one grey component or breaks T.81's rules for its scan.
+    """
+    data, at, found = frame.data, 2, None
+    while at + 4 <= len(data):
+        marker, length = struct.unpack_from(">HH", data, at)
+        if marker == 0xFFFF:
+            at += 1
+            continue
+        body = at + 4
+        if marker in (0xFFC0, 0xFFC1, 0xFFC3):
+            precision, rows, columns, components = struct.unpack_from(">BHHB", data, body)
+            found = (marker, precision, rows, columns, components)
+        elif marker == 0xFFDA and found is not None:
+            count = data[body]
+            first, last = data[body + 1 + 2 * count : body + 3 + 2 * count]
+            return _jpeg_process(found, first, last)
+        at += 2 + length
+    raise ValueError("no frame header of a supported process before the scan")
+
+
+def _jpeg_process(found: tuple[int, int, int, int, int], first: int, last: int) -> tuple[str, int, int, int]:
+    """Source: T.81 tables B.2 and B.3 (what a scan header may say in each process)."""
+    marker, precision, rows, columns, components = found
+    if components != 1:
+        raise ValueError(f"{components} components")
+    if marker == 0xFFC3:
+        syntax = str(uid.JPEGLosslessSV1 if first == 1 else uid.JPEGLossless)
+        return syntax, precision, rows, columns
+    # A sequential scan with another spectral range is not T.81; decoders guess, and a guess is no medical image.
+    if (first, last) != (0, 63):
+        raise ValueError(f"the scan states spectral selection {first} to {last}, which a sequential process can't")
+    return str(uid.JPEGBaseline8Bit if precision == 8 else uid.JPEGExtended12Bit), precision, rows, columns
+
+
+def _jpeg_ls(frame: Frame) -> Words:
+    """JPEG-LS (T.87) by CharLS."""
+    data, header = jpeg_ls.decode_buffer(frame.data)
+    if (header["height"], header["width"], header["components"]) != (frame.rows, frame.columns, 1):
+        raise ValueError(f"the code stream is {header['width']}x{header['height']}")
+    return _little_endian(bytes(data), 8 if header["bits_per_sample"] <= 8 else 16)
+
+
+def _jpeg_2000(frame: Frame) -> Words:
+    """JPEG 2000 (T.800) and HTJ2K (T.814) by OpenJPEG, in strict mode: it fails on a cut tile."""
+    array = openjpeg.utils.decode(frame.data)
+    if array.shape != (frame.rows, frame.columns):
+        raise ValueError(f"the code stream is of shape {array.shape}")
+    if array.dtype.itemsize > 2:
+        raise ValueError(f"{8 * array.dtype.itemsize} bits a sample")
+    # Two's complement stays in the low bits; the caller extends the sign from Bits Stored.
+    return np.ascontiguousarray(array).view(np.uint8 if array.dtype.itemsize == 1 else np.uint16)
+
+
+def _rle(frame: Frame) -> Words:
+    """RLE Lossless (PS3.5 annex G); the library fails where a segment is too short."""
+    data = rle.decode_pixel_data(
+        frame.data, version=2, rows=frame.rows, columns=frame.columns, bits_allocated=frame.bits_allocated
+    )
+    return _little_endian(bytes(data), frame.bits_allocated)
+
+
+def _little_endian(data: bytes, allocated: int) -> Words:
+    if allocated == 8:
+        return np.frombuffer(data, np.uint8)
+    return np.frombuffer(data, "<u2").astype(np.uint16, copy=False)
+
+
+CODECS: dict[str, tuple[str, Callable[[Frame], Words]]] = {
+    uid.JPEGBaseline8Bit: ("gdcm", _jpeg),
+    uid.JPEGExtended12Bit: ("gdcm", _jpeg),
+    uid.JPEGLossless: ("gdcm", _jpeg),
+    uid.JPEGLosslessSV1: ("gdcm", _jpeg),
+    uid.JPEGLSLossless: ("charls", _jpeg_ls),
+    uid.JPEGLSNearLossless: ("charls", _jpeg_ls),
+    uid.JPEG2000Lossless: ("openjpeg", _jpeg_2000),
+    uid.JPEG2000: ("openjpeg", _jpeg_2000),
+    uid.HTJ2KLossless: ("openjpeg", _jpeg_2000),
+    uid.HTJ2KLosslessRPCL: ("openjpeg", _jpeg_2000),
+    uid.HTJ2K: ("openjpeg", _jpeg_2000),
+    uid.RLELossless: ("pylibjpeg-rle", _rle),
+}

@@ -1,0 +1,87 @@
+"""`evenray status`: what is received, waiting, decided, delivered and parked, and which processes run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dicom_node.commands.serve import load
+from dicom_node.errors import BadInput
+from dicom_node.exits import Exit
+from dicom_node.ledger import Ledger
+from dicom_node.liveness import running
+from dicom_node.spool import Spool
+
+
+def status(config: Path | None, state_dir: Path | None, *, as_json: bool) -> int:
+    """Print the node's state; the exit code is 1 when something needs a person."""
+    settings = load(config, state_dir)
+    file = settings.state_dir / "ledger.sqlite"
+    if not file.exists():
+        raise BadInput(f"{settings.state_dir}: no ledger here yet: start the node, or name its --config or --state-dir")
+    ledger = Ledger(file)
+    try:
+        room = Spool(settings.state_dir / "spool").room()
+        facts: dict[str, Any] = {
+            "state_dir": str(settings.state_dir),
+            "running": running(settings.state_dir / "locks"),
+            "free_mib": room.free_mib,
+            "counts": ledger.counts(),
+            "outcomes": ledger.outcomes(),
+            "destinations": ledger.deliveries.counts(),
+            "attention": ledger.attention(),
+        }
+    finally:
+        ledger.close()
+    if as_json:
+        print(json.dumps(facts, indent=1))
+    else:
+        _print(facts, Console())
+    return Exit.FAILED if facts["attention"] else Exit.DONE
+
+
+def _print(facts: dict[str, Any], console: Console) -> None:
+    console.print(f"state directory  {facts['state_dir']}", highlight=False, soft_wrap=True)
+    console.print(f"running          {', '.join(facts['running']) or 'nothing'}", highlight=False)
+    console.print(f"free space       {facts['free_mib']} MiB", highlight=False)
+    console.print(_states(facts["counts"]))
+    if facts["outcomes"]:
+        outcomes = Table("outcome", "images", title="outcomes", title_justify="left")
+        for name, count in facts["outcomes"].items():
+            outcomes.add_row(name, str(count))
+        console.print(outcomes)
+    if facts["destinations"]:
+        console.print(_destinations(facts["destinations"]))
+    if facts["attention"]:
+        console.print(_attention(facts["attention"]))
+        console.print("Try again with `evenray retry WHAT…` or `evenray retry --all`.", highlight=False)
+    else:
+        console.print("Nothing needs attention.", highlight=False)
+
+
+def _states(counts: dict[str, dict[str, int]]) -> Table:
+    table = Table("", "state", "count", title="work", title_justify="left")
+    for what, states in counts.items():
+        shown = {state: n for state, n in states.items() if n} or {"none": 0}
+        for n, (state, count) in enumerate(shown.items()):
+            table.add_row(what if n == 0 else "", state, str(count))
+    return table
+
+
+def _destinations(destinations: dict[str, dict[str, int]]) -> Table:
+    table = Table("destination", "state", "objects", title="deliveries", title_justify="left")
+    for name, states in destinations.items():
+        for n, (state, count) in enumerate(states.items()):
+            table.add_row(name if n == 0 else "", state, str(count))
+    return table
+
+
+def _attention(rows: list[dict[str, Any]]) -> Table:
+    table = Table("what", "state", "UID", "why", title="needs a person", title_justify="left")
+    for row in rows:
+        table.add_row(f"{row['what']}:{row['id']}", row["state"], row["uid"], row["note"])
+    return table

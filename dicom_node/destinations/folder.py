@@ -1,0 +1,110 @@
+"""Deliver to a folder: one file an object, complete or not there at all. Knows no network and no ledger."""
+
+from __future__ import annotations
+
+import errno
+import filecmp
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+
+from dicom_node.destinations.parcel import Answer, Parcel
+from dicom_node.errors import EvenrayError, PeerBusy, PeerRefused, PeerUnreachable, SpoolDamaged
+from dicom_node.records import Receipt
+from dicom_node.settings import Folder
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+STUDY_UNKNOWN = "no-study-uid"
+UID_CHARACTERS = re.compile(r"[0-9.]{1,64}")
+
+
+class FolderDestination:
+    """`<root>/<Study Instance UID>/<SOP Instance UID>.dcm`: names without anything of the patient."""
+
+    def __init__(self, name: str, destination: Folder) -> None:
+        self.name = name
+        self._root = destination.path
+
+    def send(self, parcels: Sequence[Parcel], *, beat: Callable[[], None]) -> Iterator[tuple[Parcel, Answer]]:
+        """Copy each file durably; one that is there with the same bytes is accepted again.
+
+        Answers are a Receipt, SpoolDamaged (the file can't be read), PeerBusy (no room), PeerRefused (another
+        object under this name, or not allowed to write) or PeerUnreachable (any other fault of the disk).
+        """
+        for parcel in parcels:
+            beat()
+            yield parcel, self._keep(parcel)
+
+    def _keep(self, parcel: Parcel) -> Answer:
+        if not UID_CHARACTERS.fullmatch(parcel.sop_instance_uid):
+            return PeerRefused(f"{self.name}: {parcel.sop_instance_uid!r} is no UID and can't name a file")
+        try:
+            study = _study(parcel.path)
+        except OSError as exc:
+            return SpoolDamaged(f"{parcel.sop_instance_uid}: its file can't be read ({exc.strerror}): {parcel.path}")
+        except (InvalidDicomError, ValueError, AttributeError, LookupError, NotImplementedError, EOFError):
+            return SpoolDamaged(f"{parcel.sop_instance_uid}: no DICOM file any more: {parcel.path}")
+        target = self._root / study / f"{parcel.sop_instance_uid}.dcm"
+        try:
+            return self._write(parcel.path, target)
+        except OSError as exc:
+            return self._fault(exc, target)
+
+    def _write(self, source: Path, target: Path) -> Answer:
+        if target.exists():
+            if filecmp.cmp(source, target, shallow=False):
+                return Receipt(accepted=True, status=None, detail=f"already there: {target}")
+            return PeerRefused(f"{self.name}: another object is there: {target}")
+        _make(target.parent)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with source.open("rb") as read, partial.open("wb") as write:
+                shutil.copyfileobj(read, write, 1 << 20)
+                write.flush()
+                os.fsync(write.fileno())
+            partial.rename(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        _sync(target.parent)
+        return Receipt(accepted=True, status=None, detail=f"written: {target}")
+
+    def _fault(self, exc: OSError, target: Path) -> EvenrayError:
+        reason = exc.strerror or str(exc)
+        if exc.errno in NO_ROOM:
+            return PeerBusy(f"{self.name}: no room for {target.name} ({reason}): make room in {self._root}")
+        if exc.errno in FORBIDDEN:
+            return PeerRefused(f"{self.name}: {target.parent} can't be written ({reason}): check the folder's owner")
+        return PeerUnreachable(f"{self.name}: {target} could not be written ({reason})")
+
+
+def _study(path: Path) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        uid = str(
+            dcmread(path, specific_tags=["StudyInstanceUID"], stop_before_pixels=True).get("StudyInstanceUID", "")
+        )
+    # A value from outside names a folder only if it can't name another one.
+    return uid if UID_CHARACTERS.fullmatch(uid) and uid.strip(".") else STUDY_UNKNOWN
+
+
+def _make(folder: Path) -> None:
+    """Make the folder and what is missing above it, each durable in its parent."""
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        _sync(made.parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

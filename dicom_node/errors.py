@@ -1,0 +1,71 @@
+"""What can go wrong in the node, as one tree whose branches say what a loop does next. Expected outcomes are values."""
+
+from __future__ import annotations
+
+
+class EvenrayError(Exception):
+    """Root. The text is one sentence for a person: what happened, where, and the remedy."""
+
+
+class RetryLater(EvenrayError):
+    """The same step may succeed later: the loop waits and tries again, up to its limit."""
+
+
+class Park(EvenrayError):
+    """Trying again will not help by itself: the loop sets the work aside for a person to see and retry."""
+
+
+class Stop(EvenrayError):
+    """The process can't go on: it says why and ends."""
+
+
+class PeerUnreachable(RetryLater):
+    """No association: refused connection, time-out, transient rejection."""
+
+
+class PeerBusy(RetryLater):
+    """The peer answered with a status that asks to come back later."""
+
+
+class EngineFault(RetryLater):
+    """The engine failed on its device, not on the image."""
+
+
+class PeerRefused(Park):
+    """The peer answered with a status, or a rejection, that will not change by itself."""
+
+
+class ResultInvalid(Park):
+    """A result could not be built from this source."""
+
+
+class SpoolDamaged(Park):
+    """A file that the ledger knows is missing or has other bytes than it had."""
+
+
+class LostClaim(EvenrayError):
+    """The lease ran out and someone else has the work: drop it, nothing was changed."""
+
+
+class IllegalStep(EvenrayError):
+    """A transition that the state table does not have; nothing was changed."""
+
+
+class Unreadable(EvenrayError):
+    """The object can't be turned into pixels; the text says why. Becomes the outcome of the same name."""
+
+
+class SettingsInvalid(Stop):
+    """The configuration has faults; the text lists all of them, each with its path."""
+
+
+class DiskFull(Stop):
+    """No room to keep what would be received or made."""
+
+
+class AlreadyRunning(Stop):
+    """Another process holds the lock of this state directory."""
+
+
+class BadInput(Stop):
+    """A command was given something it can't use."""

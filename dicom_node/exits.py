@@ -1,0 +1,16 @@
+"""The exit codes of every command, named once."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What the shell sees."""
+
+    DONE = 0
+    FAILED = 1
+    """The command ran, but something in it failed."""
+    USAGE = 2
+    """Wrong usage, input or configuration: the same call will fail again."""
+    INTERRUPTED = 130

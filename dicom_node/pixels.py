@@ -1,0 +1,162 @@
+"""A DICOM image's pixels as a viewer would show them. Knows nothing of what is done with them.
+
+The grey scale chain (PS3.3 C.11.1, C.11.2, PS3.4 N.2) depends on the stored value alone, so it is worked out once for
+every possible stored value and then looked up: exact, and fast on large images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import FileDataset
+from pydicom.encaps import get_frame
+from pydicom.uid import UID
+
+from dicom_node import greyscale
+from dicom_node.codecs import Frame, Words, decode
+from dicom_node.display import Codes, DisplayImage, encode_codes, pixels_digest
+from dicom_node.errors import Unreadable
+from dicom_node.tolerant import READ_FAULTS, element, integer, number, numbers, read, text, transfer_syntax
+
+__all__ = ["Codes", "DisplayImage", "encode_codes", "pixels_digest", "read_display"]
+
+SQUARE_WITHIN = 0.01
+"""Spacings that differ by less than 1% are rounding of the vendor's, not pixels that are not square."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How the stored values lie in the bytes. Source: PS3.3 C.7.6.3, PS3.5 8.1."""
+
+    syntax: str
+    rows: int
+    columns: int
+    allocated: int
+    stored: int
+    high_bit: int
+    signed: bool
+
+
+def read_display(path: Path) -> DisplayImage:
+    """The image of a DICOM file in display sense.
+
+    Raises Unreadable, with reason and remedy, where there is no single grey image, a part of it is missing, or no
+    decoder takes it. OSError is the disk's.
+    """
+    dataset, reached = read(path, pixels=True)
+    layout = _layout(dataset, reached)
+    spacing = _spacing_mm(dataset)
+    words, decoder = _words(dataset, layout)
+    shift = 0 if UID(layout.syntax).is_encapsulated else max(0, layout.high_bit + 1 - layout.stored)
+    mask = (1 << layout.stored) - 1
+    indices = words if shift == 0 and layout.stored == 8 * words.itemsize else ((words >> shift) & mask)
+    counts = np.bincount(indices.ravel(), minlength=mask + 1)
+    bits = max(layout.stored, 8)
+    table, padding, notes = greyscale.table(dataset, counts, signed=layout.signed, levels=2**bits)
+    masked = padding[indices] if padding.any() else np.zeros(indices.shape, np.bool_)
+    return DisplayImage(
+        values=table[indices],
+        padding=masked,
+        bits=bits,
+        spacing_mm=spacing,
+        notes=(f"decoded by {decoder} ({UID(layout.syntax).name})", *notes),
+    )
+
+
+def _layout(dataset: FileDataset, reached: bool) -> _Layout:
+    """The layout, once it is certain that this is one grey image of integers."""
+    if not reached:
+        raise Unreadable("it holds no pixel data")
+    if "PixelData" not in dataset:
+        kind = "floating point" if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset else "cut off"
+        raise Unreadable(f"its pixel data is {kind}: send the image again as integers, complete")
+    samples, frames = integer(dataset, "SamplesPerPixel", 1), integer(dataset, "NumberOfFrames", 1)
+    photometric = text(dataset, "PhotometricInterpretation").upper()
+    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        stated = photometric or "no photometric interpretation"
+        raise Unreadable(f"not a grey radiograph: {samples} sample(s) a pixel, {stated}; needed is MONOCHROME1 or 2")
+    if frames > 1:
+        raise Unreadable(f"{frames} frames: a radiograph has one; send the frames as single images")
+    allocated = integer(dataset, "BitsAllocated", 0)
+    stored = integer(dataset, "BitsStored", allocated)
+    rows, columns = integer(dataset, "Rows", 0), integer(dataset, "Columns", 0)
+    if rows < 1 or columns < 1:
+        raise Unreadable("its header states no image size (Rows, Columns)")
+    if allocated not in (8, 16) or not 1 <= stored <= allocated:
+        raise Unreadable(f"Bits Allocated {allocated}, Bits Stored {stored}: needed are 8 or 16, and 1 to that")
+    return _Layout(
+        syntax=transfer_syntax(dataset),
+        rows=rows,
+        columns=columns,
+        allocated=allocated,
+        stored=stored,
+        high_bit=min(integer(dataset, "HighBit", stored - 1), allocated - 1),
+        signed=integer(dataset, "PixelRepresentation", 0) == 1,
+    )
+
+
+def _words(dataset: FileDataset, layout: _Layout) -> tuple[Words, str]:
+    """The (rows, columns) words as stored, and who decoded them."""
+    if not UID(layout.syntax).is_encapsulated:
+        return _native(dataset, layout), "numpy"
+    try:
+        data = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    except READ_FAULTS as exc:
+        name = UID(layout.syntax).name
+        raise Unreadable(f"pixel data in {name} is damaged: its fragments can't be read. Send the image again") from exc
+    return decode(
+        Frame(
+            data=data,
+            syntax=layout.syntax,
+            rows=layout.rows,
+            columns=layout.columns,
+            bits_allocated=layout.allocated,
+            bits_stored=layout.stored,
+            signed=layout.signed,
+        )
+    )
+
+
+def _native(dataset: FileDataset, layout: _Layout) -> Words:
+    """Uncompressed words. Source: PS3.5 8.1.1, 8.2 (Big Endian OW swaps the bytes of 8-bit pixels as well)."""
+    data: bytes = dataset.PixelData
+    little = dataset.original_encoding[1] is not False
+    count = layout.rows * layout.columns
+    expected = count * layout.allocated // 8
+    if len(data) < expected:
+        raise Unreadable(f"its pixel data is cut off: {len(data)} of {expected} bytes. Send the image again")
+    if layout.allocated == 16:
+        words = np.frombuffer(data, "<u2" if little else ">u2", count=count).astype(np.uint16, copy=False)
+        return words.reshape(layout.rows, layout.columns)
+    found = element(dataset, "PixelData")
+    if not little and found is not None and found.VR == "OW":
+        data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
+    return np.frombuffer(data, np.uint8, count=count).reshape(layout.rows, layout.columns)
+
+
+def _spacing_mm(dataset: FileDataset) -> float | None:
+    """Side of a pixel in the patient where stated. Source: PS3.3 10.7.1.3, C.8.11.7 (magnification), C.8.6.2.
+
+    Raises Unreadable where the pixels are not square: every measure of the engine would be wrong in one direction.
+    """
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        sides = numbers(dataset, keyword)
+        if len(sides) != 2 or min(sides) <= 0:
+            continue
+        _check_square(sides[0], sides[1], keyword)
+        side = float(np.sqrt(sides[0] * sides[1]))
+        magnification = number(dataset, "EstimatedRadiographicMagnificationFactor") or 1.0
+        return side / magnification if keyword == "ImagerPixelSpacing" and magnification > 0 else side
+    aspect = numbers(dataset, "PixelAspectRatio")
+    if len(aspect) == 2 and min(aspect) > 0:
+        _check_square(aspect[0], aspect[1], "PixelAspectRatio")
+    return None
+
+
+def _check_square(vertical: float, horizontal: float, keyword: str) -> None:
+    if abs(vertical / horizontal - 1) > SQUARE_WITHIN:
+        raise Unreadable(
+            f"its pixels are not square ({keyword} {vertical:g} by {horizontal:g}): resample it to square pixels"
+        )

@@ -1,0 +1,33 @@
+"""Decide when a failed step is tried again, or that it is parked. Pure: `now` and the failure count are parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dicom_node.errors import EvenrayError, Park
+from dicom_node.settings import Retrying
+
+
+@dataclass(frozen=True, slots=True)
+class TryAt:
+    """Try again, not before this time (seconds since the epoch)."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Set aside for a person, with the reason."""
+
+    reason: str
+
+
+def decide(fault: EvenrayError, *, failures: int, now: float, rules: Retrying) -> TryAt | GiveUp:
+    """What follows the `failures`-th failure in a row (1 is the first). The wait doubles (`factor`) up to a cap."""
+    if isinstance(fault, Park):
+        return GiveUp(str(fault))
+    if failures >= rules.attempts:
+        return GiveUp(f"{fault} (gave up after {failures} attempts)")
+    # The exponent is bounded so that a large limit of attempts can't overflow.
+    wait = min(rules.longest_s, rules.first_s * rules.factor ** min(failures - 1, 64))
+    return TryAt(now + wait)

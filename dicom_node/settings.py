@@ -1,0 +1,333 @@
+"""The configuration: typed, checked as a whole, every fault named with its path, what was expected and a remedy.
+
+Nothing else in the node reads YAML or the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from dicom_node.errors import SettingsInvalid
+
+EMBEDDED = Path(__file__).parent / "embedded" / "default.yaml"
+
+AeTitle = Annotated[str, StringConstraints(pattern=r"^[ -\[\]-~]{1,16}$", strip_whitespace=True)]
+"""1 to 16 characters of the default repertoire without backslash. Source: PS3.5 6.2, VR AE."""
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
+Uid = Annotated[str, StringConstraints(pattern=r"^(0|[1-9]\d*)(\.(0|[1-9]\d*))+$", max_length=64)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+Offset = Annotated[str, StringConstraints(pattern=r"^[+-](0\d|1[0-4])[0-5]\d$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Site(_Section):
+    """Who runs the node: written into every result."""
+
+    institution: Annotated[str, StringConstraints(max_length=64)] = ""
+    station: Annotated[str, StringConstraints(max_length=16)] = "EVENRAY"
+    timezone: Offset = "+0000"
+    """Timezone Offset From UTC for results whose original states none."""
+
+
+class Listen(_Section):
+    """The receiving application entity."""
+
+    ae_title: AeTitle = "EVENRAY"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    check_called_ae: bool = True
+    """Refuse an association that calls another title than ours."""
+    allowed_calling: tuple[AeTitle, ...] = ()
+    """Application entities that may connect; empty: any."""
+    max_associations: Annotated[int, Field(ge=1, le=500)] = 32
+    max_pdu: Annotated[int, Field(ge=0, le=1 << 24)] = 131072
+    """Largest PDU that we receive, in bytes; 0: no limit."""
+    acse_timeout_s: Seconds = 30
+    dimse_timeout_s: Seconds = 120
+    network_timeout_s: Seconds = 120
+    extra_sop_classes: tuple[Uid, ...] = ()
+    """Storage SOP classes to accept beside the built-in ones; the engine passes them by."""
+
+
+class Storage(_Section):
+    """Room on the disk."""
+
+    reserve_mib: Annotated[int, Field(ge=0)] = 2048
+    """Below this much free space nothing more is accepted (0xA700)."""
+    watermark_percent: Annotated[float, Field(gt=0, le=100)] = 97
+    """Above this share of the disk in use nothing more is accepted (0xA700)."""
+
+
+class Assembly(_Section):
+    """When the instances of a study are one batch."""
+
+    quiet_s: Seconds = 20
+    """No new instance for this long: the batch is complete."""
+    quiet_after_release_s: Seconds = 5
+    """The same once every association that carried the batch has ended; a hint, so it only shortens the wait."""
+    cap_s: Seconds = 600
+    """A batch that never becomes quiet is reported after this long all the same."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Assembly:
+        if self.quiet_after_release_s > self.quiet_s:
+            raise ValueError(f"quiet_after_release_s ({self.quiet_after_release_s:g}) must not exceed quiet_s")
+        if self.cap_s < self.quiet_s:
+            raise ValueError(f"cap_s ({self.cap_s:g}) must be at least quiet_s ({self.quiet_s:g})")
+        return self
+
+
+class Retrying(_Section):
+    """How often and how long a failing step is tried again before it is parked."""
+
+    attempts: Annotated[int, Field(ge=1, le=1000)] = 12
+    first_s: Seconds = 2
+    factor: Annotated[float, Field(ge=1, le=10)] = 2
+    longest_s: Seconds = 900
+
+
+class Work(_Section):
+    """The worker."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    lease_s: Seconds = 60
+    """A claim not renewed for this long may be taken over."""
+    retry: Retrying = Retrying(attempts=3)
+
+
+class Deliver(_Section):
+    """The sender."""
+
+    lease_s: Seconds = 120
+    retry: Retrying = Retrying()
+
+
+class Dimse(_Section):
+    """A destination that takes C-STORE."""
+
+    kind: Literal["dimse"]
+    ae_title: AeTitle
+    host: str
+    port: Port
+    calling_ae: AeTitle | None = None
+    """Our title towards this destination; by default that of `listen`."""
+    commitment: bool = False
+    """Ask for storage commitment and count an object as delivered only once it is confirmed."""
+    commitment_timeout_s: Seconds = 300
+    """No report for this long: the commitment is asked again."""
+    commitment_wait_s: Annotated[float, Field(ge=0, le=600)] = 2
+    """How long the requesting association is kept open for a report on it."""
+    connect_timeout_s: Seconds = 15
+    dimse_timeout_s: Seconds = 120
+
+
+class Folder(_Section):
+    """A destination that is a folder: one file an object, PatientID-free names."""
+
+    kind: Literal["folder"]
+    path: Path
+
+
+Destination = Annotated[Dimse | Folder, Field(discriminator="kind")]
+
+Method = Literal["fitted_curve", "histogram_matching", "z_score", "window_clamp"]
+
+
+class Match(_Section):
+    """Which instances a route takes; an empty list takes any. Values are compared in upper case."""
+
+    modality: tuple[str, ...] = ("CR", "DX", "MG", "RG")
+    body_part: tuple[str, ...] = ()
+    view: tuple[str, ...] = ()
+    manufacturer: tuple[str, ...] = ()
+    calling_ae: tuple[str, ...] = ()
+
+    @field_validator("modality", "body_part", "view", "manufacturer", "calling_ae")
+    @classmethod
+    def _upper(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(value.strip().upper() for value in values)
+
+
+class Route(_Section):
+    """What happens to the instances that match: bank, methods, objects, destinations."""
+
+    name: Name
+    match: Match = Match()
+    bank: str = "auto"
+    """A bank's name, or `auto`: the one whose exam type fits the image."""
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("fitted_curve",)
+    """In order of the harm they could do: the first whose result is verified and close enough wins."""
+    objects: tuple[Literal["secondary_capture", "structured_report"], ...] = ("secondary_capture", "structured_report")
+    destinations: tuple[Name, ...] = ()
+    originals: Literal["forward", "keep"] = "forward"
+    """Whether originals that the engine works on are sent on to the destinations, byte for byte, or only kept."""
+
+
+class PassedBy(_Section):
+    """Objects that no route takes or that the engine can't use."""
+
+    originals: Literal["forward", "keep"] = "forward"
+    destinations: tuple[Name, ...] = ()
+
+
+class Settings(_Section):
+    """The whole configuration."""
+
+    site: Site = Site()
+    state_dir: Path = Path("evenray-state")
+    """Spool, ledger, banks and locks. One node, one state directory, on a local disk."""
+    banks_dir: Path | None = None
+    """Banks of the site, beside the embedded ones; by default `banks` in the state directory."""
+    listen: Listen = Listen()
+    storage: Storage = Storage()
+    assembly: Assembly = Assembly()
+    work: Work = Work()
+    deliver: Deliver = Deliver()
+    destinations: dict[Name, Destination] = {}
+    routes: tuple[Route, ...] = ()
+    passed_by: PassedBy = PassedBy()
+
+    @model_validator(mode="after")
+    def _known_destinations(self) -> Settings:
+        users = [(f"routes.{i}", r.destinations) for i, r in enumerate(self.routes)]
+        users.append(("passed_by", self.passed_by.destinations))
+        for path, names in users:
+            for name in names:
+                if name not in self.destinations:
+                    known = ", ".join(sorted(self.destinations)) or "none is configured"
+                    raise ValueError(f"{path}.destinations: no destination is called {name!r}; known: {known}")
+        twice = {r.name for r in self.routes if [q.name for q in self.routes].count(r.name) > 1}
+        if twice:
+            raise ValueError(f"routes: the name {min(twice)!r} is used twice; each route needs its own")
+        return self
+
+    @property
+    def banks(self) -> Path:
+        return self.banks_dir or self.state_dir / "banks"
+
+    def result_digest(self) -> str:
+        """SHA-256 over what may change a result's bytes: site and routes, not addresses, time-outs or folders."""
+        shaping = self.model_dump(mode="json", include={"site": True, "routes": True})
+        return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+def load(path: Path | None) -> Settings:
+    """The settings of a YAML file (None: the embedded defaults). Relative folders are taken from the file's folder.
+
+    Raises SettingsInvalid with every fault at once.
+    """
+    source = path or EMBEDDED
+    settings, faults = parse(_read(source), base=source.parent.resolve() if path else Path.cwd())
+    if settings is None:
+        raise SettingsInvalid(f"{source}: {len(faults)} fault(s)\n" + "\n".join(f"  {fault}" for fault in faults))
+    return settings
+
+
+def parse(text: str, *, base: Path) -> tuple[Settings | None, list[str]]:
+    """Settings from YAML text, or all its faults, one sentence each."""
+    try:
+        raw = yaml.safe_load(text) or {}
+    except yaml.YAMLError as fault:
+        mark = getattr(fault, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        return None, [f"{where}not valid YAML: {getattr(fault, 'problem', None) or fault}"]
+    if not isinstance(raw, dict):
+        return None, [f"the file must be a mapping of settings, found {type(raw).__name__}"]
+    try:
+        settings = Settings.model_validate(raw)
+    except ValidationError as fault:
+        return None, [_sentence(error) for error in fault.errors(include_url=False)]
+    return _anchored(settings, base), []
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as fault:
+        reason = (fault.strerror or str(fault)).lower()
+        raise SettingsInvalid(f"{path}: can't be read ({reason}): check the path") from fault
+    except UnicodeDecodeError as fault:
+        raise SettingsInvalid(f"{path}: not UTF-8 text (byte {fault.start}): save it as UTF-8") from fault
+
+
+def _anchored(settings: Settings, base: Path) -> Settings:
+    """Relative folders belong to the configuration file, not to wherever the process was started."""
+
+    def at(path: Path) -> Path:
+        return base / path.expanduser()
+
+    return settings.model_copy(
+        update={
+            "state_dir": at(settings.state_dir),
+            "banks_dir": at(settings.banks_dir) if settings.banks_dir else None,
+            "destinations": {
+                name: d.model_copy(update={"path": at(d.path)}) if isinstance(d, Folder) else d
+                for name, d in settings.destinations.items()
+            },
+        }
+    )
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """One fault as `path: what is wrong, what was expected`, with a suggestion for an unknown key."""
+    location = [part for part in error["loc"] if part not in ("dimse", "folder")]
+    path = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(location[-1]), _keys_at(error["loc"][:-1]), n=1, cutoff=0.6)
+        known = ", ".join(_keys_at(error["loc"][:-1]))
+        return f"{path}: unknown setting, " + (f"did you mean {near[0]}?" if near else f"known here: {known}")
+    message = re.sub(r"^Value error, ", "", error["msg"])
+    if not path:
+        return message
+    if error["type"] == "string_pattern_mismatch":
+        message = {
+            "ae_title": "expected 1 to 16 ASCII characters without backslash",
+            "calling_ae": "expected 1 to 16 ASCII characters without backslash",
+            "allowed_calling": "expected 1 to 16 ASCII characters without backslash",
+            "timezone": "expected an offset like +0100 or -0500",
+        }.get(next((str(p) for p in reversed(location) if not isinstance(p, int)), ""), message)
+    found = "" if error["type"] in ("missing", "value_error") else f" (found {error['input']!r})"
+    return f"{path}: {message[0].lower()}{message[1:]}{found}"
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """The settings that exist at a path of the configuration."""
+    model: Any = Settings
+    for part in location:
+        model = _inner(model, part)
+        if model is None:
+            return []
+    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _inner(model: Any, part: int | str) -> Any:
+    """One step down: a field of a section, an item of a list or dictionary, or an alternative of a union."""
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        found = model.model_fields.get(str(part))
+        return found.annotation if found else None
+    arguments = typing.get_args(model)
+    if typing.get_origin(model) in (tuple, list):
+        return arguments[0]
+    if typing.get_origin(model) is dict:
+        return arguments[1]
+    if typing.get_origin(model) is Annotated:
+        return _inner(arguments[0], part)
+    if typing.get_origin(model) in (typing.Union, types.UnionType):
+        kinds = [a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)]
+        return next((a for a in kinds if a.__name__.lower() == part), kinds[0] if kinds else None)
+    return None

@@ -1,0 +1,134 @@
+"""The spool: files that survive a power cut. Knows no ledger and no DICOM.
+
+Layout under its root: `incoming/` (being received, worthless after a crash), `originals/`, `results/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicom_node.errors import DiskFull, SpoolDamaged
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Free space of the spool's file system."""
+
+    free_mib: int
+    used_percent: float
+
+
+class Spool:
+    """The spool of one state directory. Paths that leave it are relative to its root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.incoming = root / "incoming"
+        for folder in (self.incoming, root / "originals", root / "results"):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def at(self, path: str) -> Path:
+        return self.root / path
+
+    def room(self) -> Room:
+        usage = shutil.disk_usage(self.root)
+        # What `df` calls use: reserved blocks are neither used nor free to us.
+        reachable = usage.used + usage.free
+        return Room(usage.free // MIB, 100.0 * usage.used / reachable if reachable else 100.0)
+
+    def full(self, *, reserve_mib: int, watermark_percent: float) -> str:
+        """Why nothing more may be accepted; empty while there is room."""
+        room = self.room()
+        if room.free_mib < reserve_mib:
+            return f"{room.free_mib} MiB free, {reserve_mib} MiB are reserved"
+        if room.used_percent > watermark_percent:
+            return f"{room.used_percent:.1f} % in use, the watermark is {watermark_percent:g} %"
+        return ""
+
+    def keep(self, received: Path) -> str:
+        """Move a completely received file in `incoming` to the originals, durably; its path relative to the root.
+
+        The name is random: two objects that claim one UID are both kept.
+        """
+        name = uuid.uuid4().hex
+        path = f"originals/{name[:2]}/{name}.dcm"
+        target = self.at(path)
+        fsync(received)
+        self._shard(target.parent)
+        received.rename(target)
+        fsync(target.parent)
+        return path
+
+    def write_result(self, sop_instance_uid: str, content: bytes) -> str:
+        """Write one made object durably under its UID; its path relative to the root.
+
+        Writing the same bytes again changes nothing. Raises DiskFull, and SpoolDamaged when other bytes are there:
+        results are a function of their source, so that would mean that something is wrong.
+        """
+        path = f"results/{sop_instance_uid[-2:]}/{sop_instance_uid}.dcm"
+        target = self.at(path)
+        if target.exists():
+            if target.read_bytes() != content:
+                raise SpoolDamaged(f"{path}: another object of the same UID is there; settings or program changed")
+            return path
+        self._shard(target.parent)
+        write_durably(target, content)
+        return path
+
+    def _shard(self, folder: Path) -> None:
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            fsync(folder.parent)
+
+    def discard(self, path: str) -> None:
+        """Remove a file whose bytes are held elsewhere in the spool."""
+        self.at(path).unlink(missing_ok=True)
+
+    def clear_incoming(self) -> int:
+        """Remove what was being received when the receiver died; its sender was never told Success."""
+        gone = 0
+        for path in self.incoming.iterdir():
+            path.unlink(missing_ok=True)
+            gone += 1
+        return gone
+
+    def unknown(self, known: Set[str]) -> Iterator[str]:
+        """Spooled files that no row names: left by a crash between rename and commit, never acknowledged."""
+        for folder in ("originals", "results"):
+            for path in (self.root / folder).rglob("*"):
+                relative = path.relative_to(self.root).as_posix()
+                if path.is_file() and relative not in known:
+                    yield relative
+
+
+def fsync(path: Path) -> None:
+    """Force a file or directory to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_durably(target: Path, content: bytes) -> None:
+    """Temp file in the same folder, fsync, rename, fsync of the folder. Raises DiskFull."""
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        with partial.open("xb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.rename(target)
+        fsync(target.parent)
+    except OSError as fault:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise DiskFull(f"{target.parent}: can't write ({fault.strerror}): make room or change state_dir") from fault

@@ -1,0 +1,38 @@
+"""Turn grey values into codes and back, and apply look-up tables. Knows no method."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.types import Image
+
+Floats = NDArray[np.float64]
+
+
+def grey_codes(image: Image) -> torch.Tensor:
+    """(1, H, W) int32 codes 0..levels-1 of an image's values."""
+    return (image.values * (image.levels - 1)).round_().to(torch.int32)
+
+
+def grey_values(codes: torch.Tensor, levels: int) -> torch.Tensor:
+    """(1, H, W) float32 in [0, 1], exactly the nearest float32 to k / (levels - 1) for every code k."""
+    table = torch.from_numpy(grid(levels).astype(np.float32))
+    return apply_lut(codes, table)
+
+
+def grid(levels: int) -> Floats:
+    """(levels,) float64: the grey value of every code. Division is correctly rounded, so it is the same everywhere."""
+    return np.arange(levels, dtype=np.float64) / (levels - 1)
+
+
+def to_lut(greys: Floats, levels: int) -> torch.Tensor:
+    """(levels,) int32: the nearest code of each grey value, half up, clipped to what exists."""
+    codes = np.floor(greys * (levels - 1) + 0.5)
+    return torch.from_numpy(np.clip(codes, 0, levels - 1).astype(np.int32))
+
+
+def apply_lut(codes: torch.Tensor, lut: torch.Tensor) -> torch.Tensor:
+    """(1, H, W) of the table's type: every code looked up. lut: (levels,)."""
+    return torch.index_select(lut.to(codes.device), 0, codes.flatten()).view(codes.shape)

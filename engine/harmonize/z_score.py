@@ -1,0 +1,27 @@
+"""Match mean and standard deviation of the field to the bank. Comparison method, never a default. Knows no file.
+
+Source: the baseline "z-score" of GDCE (METHODS section 2.4). Differs: standardised grey values mean nothing on a
+screen, so they are brought to the mean and deviation of the bank's centre. Clips where that leaves [0, 1]."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.harmonize.codes import apply_lut, grid, to_lut
+from engine.harmonize.protocol import Proposal, Source, Target
+
+
+class ZScore:
+    """One straight line in grey: the image's mean and deviation become the bank's."""
+
+    name = "z_score"
+    version = 1
+
+    def harmonize(self, source: Source, target: Target) -> Proposal:
+        """Apply the line by table; the parameters are its gain and offset in grey."""
+        own = np.array(source.descriptor.quantiles)
+        wanted = target.centre.quantile_centre
+        gain = float(wanted.std() / max(float(own.std()), 1 / (source.image.levels - 1)))
+        offset = float(wanted.mean() - gain * own.mean())
+        lut = to_lut(np.clip(gain * grid(source.image.levels) + offset, 0, 1), source.image.levels)
+        return Proposal(apply_lut(source.codes, lut), lut, {"gain": gain, "offset": offset})

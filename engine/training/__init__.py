@@ -1,0 +1,1 @@
+"""Scripts that make what is shipped in `engine/weights`. Nothing imports them."""
