@@ -13,7 +13,7 @@ import gdcm
 import jpeg_ls
 import numpy as np
 import openjpeg.utils
-import rle
+import rle.utils
 from numpy.typing import NDArray
 from pydicom import uid
 
@@ -23,8 +23,13 @@ Words = NDArray[np.uint8] | NDArray[np.uint16]
 CODEC_FAULTS = (RuntimeError, ValueError, TypeError, LookupError, OverflowError, NotImplementedError, MemoryError)
 
 END_MARKER = b"\xff\xd9"
+ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
+WITHOUT_END_MARKER = (uid.RLELossless, ENCAPSULATED_UNCOMPRESSED)
 TAIL = 16
 """Bytes behind the end marker that writers pad with; the marker can't occur inside coded data."""
+
+
+NOISE = b"\x5a\xa3\x16\xc9" * 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +80,8 @@ def _damaged(frame: Frame, why: str) -> Unreadable:
 
 
 def _check_end(frame: Frame) -> None:
-    """Source: T.81 B.1.1.3, T.87 C.1, T.800 A.4.4: a code stream ends in 0xFFD9 (RLE has lengths instead)."""
-    if frame.syntax != uid.RLELossless and END_MARKER not in frame.data[-TAIL:]:
+    """Source: T.81 B.1.1.3, T.87 C.1, T.800 A.4.4: a code stream ends in 0xFFD9 (the others have lengths instead)."""
+    if frame.syntax not in WITHOUT_END_MARKER and END_MARKER not in frame.data[-TAIL:]:
         raise _damaged(frame, "the code stream has no end marker, so it is cut off")
 
 
@@ -85,8 +90,18 @@ def _jpeg(frame: Frame) -> Words:
     process, precision, rows, columns = _jpeg_shape(frame)
     if (rows, columns) != (frame.rows, frame.columns):
         raise ValueError(f"the code stream is {columns}x{rows}")
+    words = _gdcm(frame.data, frame, process, precision)
+    # The IJG libraries fill up a scan that ends too early and tell nobody. Noise behind a complete scan is never
+    # looked at; where it changes the picture, the scan had missed something.
+    end = frame.data.rindex(END_MARKER)
+    if not np.array_equal(words, _gdcm(frame.data[:end] + NOISE + END_MARKER, frame, process, precision)):
+        raise ValueError("the scan ends before the picture is complete")
+    return words
+
+
+def _gdcm(data: bytes, frame: Frame, process: str, precision: int) -> Words:
     fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(frame.data)
+    fragment.SetByteStringValue(data)
     fragments = gdcm.SequenceOfFragments.New()
     fragments.AddFragment(fragment)
     element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
@@ -94,7 +109,7 @@ def _jpeg(frame: Frame) -> Words:
     allocated = 8 if precision <= 8 else 16
     image = gdcm.Image()
     image.SetNumberOfDimensions(2)
-    image.SetDimensions((columns, rows, 1))
+    image.SetDimensions((frame.columns, frame.rows, 1))
     image.SetDataElement(element)
     kind = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
     image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
@@ -160,15 +175,24 @@ def _jpeg_2000(frame: Frame) -> Words:
     if array.dtype.itemsize > 2:
         raise ValueError(f"{8 * array.dtype.itemsize} bits a sample")
     # Two's complement stays in the low bits; the caller extends the sign from Bits Stored.
-    return np.ascontiguousarray(array).view(np.uint8 if array.dtype.itemsize == 1 else np.uint16)
+    whole = np.ascontiguousarray(array)
+    return whole.view(np.uint8) if whole.dtype.itemsize == 1 else whole.view(np.uint16)
 
 
 def _rle(frame: Frame) -> Words:
     """RLE Lossless (PS3.5 annex G); the library fails where a segment is too short."""
-    data = rle.decode_pixel_data(
+    data = rle.utils.decode_pixel_data(
         frame.data, version=2, rows=frame.rows, columns=frame.columns, bits_allocated=frame.bits_allocated
     )
     return _little_endian(bytes(data), frame.bits_allocated)
+
+
+def _uncompressed(frame: Frame) -> Words:
+    """Native words that were only put into fragments (PS3.5 A.4.11); a pad byte may follow."""
+    needed = frame.pixels * frame.bits_allocated // 8
+    if len(frame.data) < needed:
+        raise ValueError(f"{len(frame.data)} of {needed} bytes")
+    return _little_endian(frame.data[:needed], frame.bits_allocated)
 
 
 def _little_endian(data: bytes, allocated: int) -> Words:
@@ -189,5 +213,6 @@ CODECS: dict[str, tuple[str, Callable[[Frame], Words]]] = {
     uid.HTJ2KLossless: ("openjpeg", _jpeg_2000),
     uid.HTJ2KLosslessRPCL: ("openjpeg", _jpeg_2000),
     uid.HTJ2K: ("openjpeg", _jpeg_2000),
+    ENCAPSULATED_UNCOMPRESSED: ("numpy", _uncompressed),
     uid.RLELossless: ("pylibjpeg-rle", _rle),
 }

@@ -44,12 +44,12 @@ def encode_codes(values: NDArray[np.float32], bits: int) -> Codes:
     if not (low >= 0 and high <= 1):
         raise ValueError(f"values must be finite and in [0, 1], found {low} to {high}")
     # float32 holds k / 65535 to 2**-25 at worst, far less than half a code, so rounding gives k back.
-    codes = np.rint(values * np.float32(2**bits - 1))
+    codes: NDArray[np.float32] = np.rint(values * np.float32(2**bits - 1))
     return codes.astype(np.uint8) if bits == 8 else codes.astype(np.uint16)
 
 
 def pixels_digest(codes: Codes) -> str:
     """SHA-256 (hex) of shape and words, little endian whatever the machine."""
     digest = hashlib.sha256(f"{codes.shape[0]}x{codes.shape[1]}x{8 * codes.dtype.itemsize}:".encode())
-    digest.update(np.ascontiguousarray(codes.astype(codes.dtype.newbyteorder("<"), copy=False)).tobytes())
+    digest.update(codes.astype(codes.dtype.newbyteorder("<"), copy=False).tobytes())
     return digest.hexdigest()

@@ -95,7 +95,7 @@ def _modality(dataset: Dataset, stored: NDArray[np.intp]) -> tuple[Real, list[st
         return stored.astype(np.float64), ["rescale slope 0 ignored"]
     if (slope, intercept) == (1.0, 0.0):
         return stored.astype(np.float64), []
-    return stored * slope + intercept, [f"rescale slope {slope:g} intercept {intercept:g}"]
+    return np.asarray(stored * slope + intercept, np.float64), [f"rescale slope {slope:g} intercept {intercept:g}"]
 
 
 def _voi(dataset: Dataset, values: Real, valid: NDArray[np.bool_]) -> tuple[Real, str]:

@@ -70,8 +70,9 @@ def _layout(dataset: FileDataset, reached: bool) -> _Layout:
     if not reached:
         raise Unreadable("it holds no pixel data")
     if "PixelData" not in dataset:
-        kind = "floating point" if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset else "cut off"
-        raise Unreadable(f"its pixel data is {kind}: send the image again as integers, complete")
+        if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+            raise Unreadable("its pixel data is floating point: send the image as integers")
+        raise Unreadable("its pixel data is cut off: send the image again")
     samples, frames = integer(dataset, "SamplesPerPixel", 1), integer(dataset, "NumberOfFrames", 1)
     photometric = text(dataset, "PhotometricInterpretation").upper()
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):

@@ -5,6 +5,7 @@ Decides nothing about what an attribute means.
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
 import zlib
@@ -41,7 +42,7 @@ READ_FAULTS = (
     RecursionError,
     MemoryError,
 )
-"""What pydicom raises on damaged bytes, found by feeding it such; never OSError, which is the disk's fault."""
+"""What pydicom raises on damaged bytes, found by feeding it such; OSError with a number is the disk's fault."""
 
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
@@ -71,7 +72,10 @@ def read(path: Path, *, pixels: bool) -> tuple[FileDataset, bool]:
     try:
         with path.open("rb") as file, quiet():
             dataset = read_partial(file, stop_when=at_pixels, force=True)
-    except READ_FAULTS as exc:
+    except (*READ_FAULTS, OSError) as exc:
+        # pydicom says OSError, without a number, for a cut sequence as well.
+        if isinstance(exc, OSError) and exc.errno is not None:
+            raise
         raise Unreadable(f"not a DICOM object, or damaged ({type(exc).__name__} while its elements were read)") from exc
     return dataset, reached
 
@@ -95,7 +99,8 @@ def element(dataset: Dataset, keyword: str) -> DataElement | None:
     """The element, or None where it is absent or can't be interpreted."""
     try:
         with quiet():
-            return dataset[keyword] if keyword in dataset else None
+            # Not `get`, which would give the value instead of the element.
+            return dataset[keyword] if keyword in dataset else None  # noqa: SIM401
     except READ_FAULTS:
         return None
 
@@ -126,7 +131,7 @@ def numbers(dataset: Dataset, keyword: str) -> list[float]:
             number = float(value)
         except ValueError:
             return []
-        if number != number or number in (float("inf"), float("-inf")):
+        if not math.isfinite(number):
             return []
         out.append(number)
     return out

@@ -105,7 +105,7 @@ def _borders(grey: Greys, covered: Mask) -> Mask:
     found = _shutters(flat & (grey >= SHUTTER_LEVEL))
     labels, count = ndimage.label(flat)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
-    levels = ndimage.mean(grey, labels, np.arange(count + 1)) if count else np.zeros(1)
+    levels = np.bincount(labels.ravel(), grey.ravel(), minlength=count + 1) / np.maximum(areas, 1)
     rim = ndimage.binary_dilation(~covered, iterations=3)
     rim[:RIM], rim[-RIM:], rim[:, :RIM], rim[:, -RIM:] = True, True, True, True
     touching = set(np.unique(labels[rim]).tolist())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.align import estimate, measure_layout
+from engine.align import agreement, estimate, measure_layout
 from engine.errors import InvalidBank
 from engine.field import find_field
 from engine.harmonize import HARMONIZERS, Proposal, Source, Target
@@ -37,7 +37,7 @@ class _Scored:
 
     source: Source
     alignment: Alignment
-    agreement: float
+    anatomy: Figure
     references: tuple[Reference, ...]
     distance: float
     threshold: float
@@ -83,10 +83,9 @@ class Engine:
         if before <= threshold:
             trace = self._trace(ready.bank, scored, (), methods)
             return Conforming(trace, f"style distance {before:.2f} is within the threshold {threshold:.2f}")
-        anatomy = Figure("anatomy_agreement", scored.agreement, self._settings.min_anatomy_agreement)
-        if not anatomy.passed:
+        if not scored.anatomy.passed:
             trace = self._trace(ready.bank, scored, (), methods)
-            return Refused(trace, f"the image's layout is not that of bank {ready.bank.name}'s exam", anatomy)
+            return Refused(trace, f"the image's layout is not that of bank {ready.bank.name}'s exam", scored.anatomy)
         tried: list[tuple[Candidate, Proposal]] = []
         for method in methods:
             tried.append(self._try(method, scored, ready))
@@ -133,19 +132,24 @@ class Engine:
         working = to_working(image.values, image.padding)
         field = find_field(working)
         layout = measure_layout(working.grey, field.working)
-        alignment, agreement = estimate(layout, ready.bank.frame, settings.min_alignment_confidence)
+        alignment = estimate(layout, ready.bank.frame, settings.min_alignment_confidence)
         descriptor, detail = describe(working.grey, field.working)
         inside = field.full(image.height, image.width, image.values.device)
         source = Source(image, grey_codes(image), inside, field, descriptor, detail)
-        threshold = ready.bank.threshold if settings.distance_threshold is None else settings.distance_threshold
+        threshold = _or_own(settings.distance_threshold, ready.bank.threshold)
+        least = _or_own(settings.min_anatomy_agreement, ready.bank.least_agreement)
+        anatomy = Figure("anatomy_agreement", agreement(layout.geometry, ready.bank.frame), least)
         references = similar_references(ready.bank, layout.geometry, settings.similar_references)
-        return _Scored(source, alignment, agreement, references, distance(descriptor, ready.centre), threshold)
+        return _Scored(source, alignment, anatomy, references, distance(descriptor, ready.centre), threshold)
 
     def _try(self, method: str, scored: _Scored, ready: _Ready) -> tuple[Candidate, Proposal]:
         """Run one method, score its result in the same field as before, and verify it."""
         source = scored.source
         levels = source.image.levels
         proposal = HARMONIZERS[method].harmonize(source, Target(ready.centre, scored.references))
+        # Padding is no image: it keeps its code, or the file's Pixel Padding Value would no longer name it.
+        codes = torch.where(source.image.padding, source.codes, proposal.codes)
+        proposal = Proposal(codes, proposal.lut, proposal.parameters)
         after = to_working(grey_values(proposal.codes, levels), source.image.padding)
         descriptor, _ = describe(after.grey, source.field.working)
         figures = check_tone(source.codes, proposal.codes, source.inside, levels, self._settings)
@@ -184,6 +188,11 @@ class Engine:
                 {bank.name: bank.digest}, [(name, HARMONIZERS[name].version) for name in methods]
             ),
         )
+
+
+def _or_own(setting: float | None, own: float) -> float:
+    """What the settings say, or the bank's own value where they leave it to the bank."""
+    return own if setting is None else setting
 
 
 def _on(image: Image, device: torch.device) -> Image:

@@ -29,7 +29,8 @@ class EngineSettings:
     min_improvement: share of the distance that a result must take away where it does not reach the threshold.
     similar_references: number of references, the most similar in geometry, that the fit pulls towards.
     min_alignment_confidence: below it an alignment is not believed and the identity is used.
-    min_anatomy_agreement: an image whose layout agrees less with the bank's exam is refused before any change.
+    min_anatomy_agreement: an image whose layout agrees less with the bank's exam is refused before any change; None is
+    the bank's own, -1 refuses none.
 
     Limits of the anatomy check; what each figure is stands in `engine.verify.FIGURES`:
     min_kept_codes_share: 0.6. Below it more than two in five grey steps of the field merge with another one.
@@ -48,7 +49,7 @@ class EngineSettings:
     min_improvement: float = 0.25
     similar_references: int = 16
     min_alignment_confidence: float = 0.8
-    min_anatomy_agreement: float = 0.0
+    min_anatomy_agreement: float | None = None
     min_kept_codes_share: float = 0.6
     max_clipped_share: float = 0.005
     min_slope: float = 0.2
@@ -64,7 +65,8 @@ class EngineSettings:
         _within("similar_references", self.similar_references, 1, 10_000)
         _within("min_slope", self.min_slope, 0.0, 1.0)
         _within("max_slope", self.max_slope, 1.0, 1e6)
-        _within("min_anatomy_agreement", self.min_anatomy_agreement, -1.0, 1.0)
+        if self.min_anatomy_agreement is not None:
+            _within("min_anatomy_agreement", self.min_anatomy_agreement, -1.0, 1.0)
         for share in (
             "min_improvement",
             "min_alignment_confidence",

@@ -5,6 +5,7 @@ Owns the switches of pynetdicom that are valid for the whole process. Knows no o
 
 from __future__ import annotations
 
+import math
 import queue
 import socket
 import threading
@@ -33,6 +34,8 @@ _config.LOG_HANDLER_LEVEL = "none"
 
 BEAT_S = 2.0
 """Longest time between two beats while something is waited for."""
+SLACK_S = 5.0
+"""What the library's own time-out has at most to be late by, before we end the association over its head."""
 QUEUED_PDUS = 8
 PIECE = 256 * 1024
 """Longest PDU that we send: a peer that takes any length would else be sent a whole file as one."""
@@ -106,7 +109,10 @@ class Link:
         try:
             # Leaving a generator early is no fault of the association.
             if self.alive and not self.broken and kind in (None, GeneratorExit):
-                self.call(self.association.release)
+                self.call(self.association.release, limit_s=self._destination.connect_timeout_s + SLACK_S)
+        except PeerUnreachable:
+            # It did not answer the release; what it answered before holds all the same.
+            pass
         finally:
             self._drop()
 
@@ -120,15 +126,21 @@ class Link:
     def alive(self) -> bool:
         return self._association is not None and self._association.is_established
 
-    def call(self, blocking: Callable[[], T]) -> T:
-        """The result of a blocking call. Raises what it raises, and what `beat` raises."""
+    def call(self, blocking: Callable[[], T], *, limit_s: float = math.inf) -> T:
+        """The result of a blocking call. Raises what it raises, what `beat` raises, and PeerUnreachable after `limit_s`.
+
+        A limit is needed where a report of the peer may cross: the library then can wait for itself for ever.
+        """
         future = self._pool.submit(blocking)
+        deadline = time.monotonic() + limit_s
         while True:
             if time.monotonic() - self._beaten >= BEAT_S:
                 self._beat()
                 self._beaten = time.monotonic()
             if wait([future], timeout=BEAT_S).done:
                 return future.result()
+            if time.monotonic() > deadline:
+                raise PeerUnreachable(f"{self.peer}: no answer within {limit_s:g} s")
 
     def accepted(self, sop_class_uid: str) -> list[str]:
         """The transfer syntaxes in which the peer takes objects of this class."""

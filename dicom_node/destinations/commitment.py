@@ -17,7 +17,7 @@ from pynetdicom import build_context, evt
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
-from dicom_node.destinations.association import BEAT_S, Link
+from dicom_node.destinations.association import BEAT_S, SLACK_S, Link
 from dicom_node.errors import EvenrayError, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_node.settings import Dimse
 from dicom_node.status import EventStatus
@@ -81,7 +81,8 @@ def request_commitment(
         # A peer that aborts here, or has aborted already, makes the library raise or answer nothing.
         try:
             response, _ = link.call(
-                lambda: link.association.send_n_action(request, REQUEST, StorageCommitmentPushModel, INSTANCE)
+                lambda: link.association.send_n_action(request, REQUEST, StorageCommitmentPushModel, INSTANCE),
+                limit_s=destination.dimse_timeout_s + SLACK_S,
             )
         except RuntimeError:
             response = Dataset()

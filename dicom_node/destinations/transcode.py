@@ -19,7 +19,6 @@ from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     UID,
-    HTJ2KTransferSyntaxes,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -46,7 +45,7 @@ FAULTS = (
 )
 """What pydicom and its decoders raise on damaged bytes; never OSError, which is the disk's fault."""
 ALWAYS_LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
-JPEG_FAMILY = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, *HTJ2KTransferSyntaxes)
+JPEG_FAMILY = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
 END_MARKER = b"\xff\xd9"
 """End of a JPEG, JPEG-LS or JPEG 2000 code stream. Source: ITU-T T.81 B.1.1.3, T.87 C.1, T.800 A.4.4."""
 TAIL = 16
@@ -86,6 +85,8 @@ def _decode(dataset: FileDataset) -> None:
     if not syntax.is_little_endian:
         for element in _words(dataset):
             element.value = np.frombuffer(element.value, f">u{WORD_BYTES[element.VR]}").byteswap().tobytes()
+        # Every value has been decoded by now; the library would refuse to write what it believes is big endian.
+        dataset.set_original_encoding(False, True)
 
 
 def _check_ends(dataset: FileDataset) -> None:

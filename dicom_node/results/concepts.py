@@ -32,17 +32,19 @@ PROCESSING_ALGORITHM = Concept("Newcode1", "99IHE", "Processing Algorithm")
 SOURCE_IMAGE = Concept("121322", "DCM", "Source image for image processing operation")
 # Source: PS3.16 CID 7021.
 MEASUREMENT_REPORT = Concept("126000", "DCM", "Imaging Measurement Report")
-# Source: PS3.16 CID 100; the only radiograph that PixelMed's TID 1500 check accepts without a body region.
-PROCEDURE = Concept("43468-8", "LN", "XR unspecified body region")
+# Source: PS3.16 CID 100. "XR unspecified body region" (43468-8, LN) would say more, but the edition of CID 100 in
+# PixelMed's validator, which IHE uses, does not have it yet; this one is in both.
+PROCEDURE = Concept("363679005", "SCT", "Imaging procedure")
 # Source: RFC 5646 as a DICOM coding scheme, PS3.16 CID 5000.
 ENGLISH = Concept("en", "RFC5646", "English")
-# Source: PS3.16 CID 7452? no: finding types are open; image quality is the nearest standard one.
+# Source: PS3.16 annex D; TID 1501 leaves the finding open, and this is the nearest standard concept.
 IMAGE_QUALITY = Concept("111101", "DCM", "Image Quality")
 # Source: UCUM.
 NO_UNIT = Concept("1", "UCUM", "no units")
 
 # Nothing in PS3.16 stands for these (searched: CID 7203, CID 7050 ff., TID 4014, TID 2102).
 HARMONIZATION = Concept("HARMONIZATION", PRIVATE, "Style harmonization")
+SOURCE_OBJECT = Concept("SOURCE_OBJECT", PRIVATE, "Original that is no image")
 OUTCOME = Concept("OUTCOME", PRIVATE, "Outcome of harmonization")
 OUTCOMES = {
     Outcome.CONFORMING: Concept("CONFORMING", PRIVATE, "Conforming, nothing was changed"),
@@ -66,6 +68,7 @@ TEXTS = {
     "bank": Concept("BANK", PRIVATE, "Reference bank"),
     "bank_digest": Concept("BANK_DIGEST", PRIVATE, "SHA-256 of the reference bank"),
     "reference": Concept("REFERENCE", PRIVATE, "Reference chosen"),
+    "figure": Concept("FIGURE", PRIVATE, "Figure that is no finite number"),
     "alignment": Concept("ALIGNMENT", PRIVATE, "Alignment parameter"),
     "tried": Concept("TRIED", PRIVATE, "Method tried"),
     "tried_figure": Concept("TRIED_FIGURE", PRIVATE, "Figure of a method tried"),
@@ -85,18 +88,27 @@ SCHEMES = (
     (PRIVATE, "Evenray private concepts", "Evenray"),
     ("99IHE", "IHE trial concepts", "IHE Radiology"),
 )
-FIGURE_MARK = "F:"
-"""Starts the code value of every figure of the anatomy check, so that a figure is known from other numbers."""
+FIGURE_MARK, LOWER_MARK, UPPER_MARK = "F:", "L:", "U:"
+"""Start the code values of a figure of the anatomy check and of the limit below or above it."""
 
 
 def figure(name: str) -> Concept:
-    """The concept of a figure of the anatomy check, whatever the engine calls it.
+    """The concept of a figure of the anatomy check, whatever the engine calls it."""
+    return Concept(FIGURE_MARK + _tail(name), PRIVATE, name[:64])
 
-    The code value is the name itself while it fits in 16 characters; a longer one is cut and closed with five
-    characters of its hash, so that two long names never share a code.
-    """
+
+def limit(name: str, *, at_least: bool) -> Concept:
+    """The concept of the limit that a figure was held against."""
+    if at_least:
+        return Concept(LOWER_MARK + _tail(name), PRIVATE, f"{name[:49]}: lower limit")
+    return Concept(UPPER_MARK + _tail(name), PRIVATE, f"{name[:49]}: upper limit")
+
+
+def _tail(name: str) -> str:
+    """The name itself while it fits in a code value; else cut and closed with five characters of its hash, so that
+    two long names never share a code."""
     plain = re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_") or "UNNAMED"
     room = 16 - len(FIGURE_MARK)
     if len(plain) > room or plain.lower() != name:
         plain = plain[: room - 5] + hashlib.sha256(name.encode()).hexdigest()[:5].upper()
-    return Concept(FIGURE_MARK + plain, PRIVATE, name[:64])
+    return plain

@@ -6,6 +6,7 @@ value. Source: PS3.5 6.2 (VRs), PS3.3 C.7.1.1, C.7.2.1, C.7.2.2 (what belongs to
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
 
-from dicom_node.tolerant import element, items, numbers, text, values
+from dicom_node.tolerant import items, numbers, text, values
 
 IDENTITY_2 = (
     "PatientName",
@@ -150,7 +151,7 @@ def choose_charset(source: Dataset, result: Dataset) -> str | None:
     Returns the note about a change, None where there was none. Source: PS3.3 C.12.1.1.2, PS3.5 6.1.
     """
     texts = list(_texts(result))
-    stated = [value for value in values(source, "SpecificCharacterSet")]
+    stated = values(source, "SpecificCharacterSet")
     if all(value.isascii() for value in texts):
         if any(stated) and _known(stated):
             result.SpecificCharacterSet = stated if len(stated) > 1 else stated[0]
@@ -252,7 +253,7 @@ def _as_decimal(value: str) -> str | None:
         number = float(value)
     except ValueError:
         return None
-    if number != number or abs(number) == float("inf"):
+    if not math.isfinite(number):
         return None
     return value if len(value) <= 16 else format_number_as_ds(number)
 
@@ -287,7 +288,3 @@ def moment(source: Dataset) -> tuple[str, str] | None:
             time = _as_time(text(source, f"{kind}Time")) or ""
             found.append((day, (time[:6] + "000000")[:6]))
     return max(found) if found else None
-
-
-def has(source: Dataset, keyword: str) -> bool:
-    return element(source, keyword) is not None

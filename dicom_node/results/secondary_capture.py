@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import uid
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 
 from dicom_node import VERSION, marks
 from dicom_node.display import Codes
 from dicom_node.errors import ResultInvalid
-from dicom_node.records import Decision, Header, Made, ResultKind
+from dicom_node.records import Decision, Header, Made, Outcome, ResultKind
 from dicom_node.results import concepts, copying, identity
 from dicom_node.results.copying import Copier
 from dicom_node.settings import Site
@@ -43,15 +43,15 @@ SPACINGS = (
     "EstimatedRadiographicMagnificationFactor",
 )
 # Source: PS3.16 table L-1, the parts marked as unpaired.
-UNPAIRED = frozenset(
+UNPAIRED = frozenset(  # a text, because sixty quoted words would hide the list
     """ABDOMEN ABDOMENPELVIS AORTA BACK BLADDER BRAIN CEREBELLUM CERVIX CHEST CHESTABDOMEN CHESTABDPELVIS
     CIRCLEOFWILLIS COCCYX COLON CORONARYARTERY CSPINE CTSPINE DUODENUM ESOPHAGUS FACE GALLBLADDER HEAD HEADNECK HEART
     ILEUM ILIUM JAW JEJUNUM LARYNX LIVER LSPINE LSSPINE MAXILLA MEDIASTINUM MOUTH NECK NECKCHEST NOSE PANCREAS PELVIS
     PENIS PHARYNX PROSTATE RECTUM SCALP SKULL SPINE SPLEEN SSPINE STERNUM STOMACH THYMUS THYROID TLSPINE TONGUE
-    TRACHEA TSPINE URETER URETHRA UTERUS VAGINA VULVA WHOLEBODY""".split()
+    TRACHEA TSPINE URETER URETHRA UTERUS VAGINA VULVA WHOLEBODY""".split()  # noqa: SIM905
 )
 # Source: PS3.3 C.7.6.1.1.5.1.
-LOSSY_METHODS = {
+LOSSY_METHODS: dict[str, str] = {
     uid.JPEGBaseline8Bit: "ISO_10918_1",
     uid.JPEGExtended12Bit: "ISO_10918_1",
     uid.JPEGLSNearLossless: "ISO_14495_1",
@@ -77,15 +77,16 @@ def make_secondary_capture(
     _series_and_equipment(image, original, header, site, made_by)
     _image(image, original, header, decision, copier)
     _pixels(image, codes, bits)
+    instance = image_uid(decision, header)
     image.SOPClassUID = uid.SecondaryCaptureImageStorage
-    image.SOPInstanceUID = image_uid(decision, header)
+    image.SOPInstanceUID = uid.UID(instance)
     image.SeriesInstanceUID = identity.series_uid(header, ResultKind.SECONDARY_CAPTURE, made_by)
     image.CodingSchemeIdentificationSequence = identity.coding_schemes()
     copying.choose_charset(original, image)
     return Made(
         kind=ResultKind.SECONDARY_CAPTURE,
-        sop_class_uid=str(image.SOPClassUID),
-        sop_instance_uid=str(image.SOPInstanceUID),
+        sop_class_uid=str(uid.SecondaryCaptureImageStorage),
+        sop_instance_uid=instance,
         content=part10(image),
     )
 
@@ -101,11 +102,11 @@ def image_uid(decision: Decision, header: Header) -> str:
     )
 
 
-def repairs(original: Dataset, header: Header) -> tuple[str, ...]:
+def repairs(original: FileDataset, header: Header) -> tuple[str, ...]:
     """What `make_secondary_capture` has to repair or leave out of this original, for the report."""
     image = Dataset()
     copier = copying.patient_and_study(original, image)
-    _image(image, original, header, Decision(outcome=concepts.Outcome.HARMONIZED, reason=""), copier)
+    _image(image, original, header, Decision(outcome=Outcome.HARMONIZED, reason=""), copier)
     return copier.notes
 
 
@@ -170,7 +171,7 @@ def _acquisition_equipment(original: Dataset) -> list[Dataset]:
     return [item]
 
 
-def _image(image: Dataset, original: Dataset, header: Header, decision: Decision, copier: Copier) -> None:
+def _image(image: Dataset, original: FileDataset, header: Header, decision: Decision, copier: Copier) -> None:
     """General Image and SC Image: what it shows, and that and how it was derived."""
     image.ImageType = ["DERIVED", "SECONDARY"]
     image.InstanceNumber = max(integer(original, "InstanceNumber", 1), 0)
@@ -228,7 +229,7 @@ def _burned_in(image: Dataset, original: Dataset, copier: Copier) -> None:
     copier.copy(image, ("RecognizableVisualFeatures",))
 
 
-def _lossy(image: Dataset, original: Dataset, copier: Copier) -> None:
+def _lossy(image: Dataset, original: FileDataset, copier: Copier) -> None:
     """Once lossy, always lossy. Source: PS3.3 C.7.6.1.1.5."""
     stated = text(original, "LossyImageCompression")
     syntax = transfer_syntax(original)
@@ -238,9 +239,9 @@ def _lossy(image: Dataset, original: Dataset, copier: Copier) -> None:
     image.LossyImageCompression = "01"
     copier.copy_positive(image, ("LossyImageCompressionRatio",))
     copier.copy(image, ("LossyImageCompressionMethod",))
-    if "LossyImageCompressionMethod" not in image and syntax in LOSSY_METHODS:
-        if len(values(image, "LossyImageCompressionRatio")) <= 1:
-            image.LossyImageCompressionMethod = LOSSY_METHODS[syntax]
+    once = len(values(image, "LossyImageCompressionRatio")) <= 1
+    if once and "LossyImageCompressionMethod" not in image and syntax in LOSSY_METHODS:
+        image.LossyImageCompressionMethod = LOSSY_METHODS[syntax]
 
 
 def _pixels(image: Dataset, codes: Codes, bits: int) -> None:

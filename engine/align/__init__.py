@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from engine.align.register import estimate, matrix
-from engine.align.frame import Frame, mean_frame
+from engine.align.frame import Frame, agreement, least_agreement, mean_frame
 from engine.align.geometry import Geometry, Layout, measure_layout
 from engine.align.warp import warp
 
-__all__ = ["Frame", "Geometry", "Layout", "estimate", "matrix", "mean_frame", "measure_layout", "warp"]
+__all__ = [
+    "Frame",
+    "Geometry",
+    "Layout",
+    "agreement",
+    "estimate",
+    "least_agreement",
+    "matrix",
+    "mean_frame",
+    "measure_layout",
+    "warp",
+]

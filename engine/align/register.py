@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import minimize
 
-from engine.align.frame import Frame
+from engine.align.frame import Frame, correlation, smooth
 from engine.align.geometry import Floats, Layout, profile
 from engine.types import Alignment
 
@@ -32,14 +31,14 @@ def matrix(alignment: Alignment) -> Floats:
     return _matrix(_parameters(alignment))
 
 
-def estimate(layout: Layout, frame: Frame, min_confidence: float) -> tuple[Alignment, float]:
-    """Find the alignment of a layout, and its agreement with the frame in [-1, 1] before any confidence gate.
+def estimate(layout: Layout, frame: Frame, min_confidence: float) -> Alignment:
+    """Find the alignment of a layout.
 
-    Agreement is the mean correlation of the two projections at the best placement. Where it stays under
+    Confidence is the mean correlation of the two projections at the best placement. Where it stays under
     `min_confidence`, or a parameter sits at its guard, the alignment is the identity (and says so), because a
     wrong placement does more harm than none.
     """
-    target = np.array([_smooth(np.array(frame.profile_x)), _smooth(np.array(frame.profile_y))])
+    target = np.array([smooth(np.array(frame.profile_x)), smooth(np.array(frame.profile_y))])
     starts = [np.array([0.0, 0.0, 1.0, 1.0, 0.0])]
     starts += [_from_moments(layout, frame, rotation) for rotation in START_ROTATIONS_RAD]
     start = max(starts, key=lambda p: _value(p, layout, target))
@@ -54,13 +53,12 @@ def estimate(layout: Layout, frame: Frame, min_confidence: float) -> tuple[Align
         options={"maxfev": 300, "xatol": 2e-3, "fatol": 1e-5, "initial_simplex": _simplex()},
     )
     best = _clip(start + np.asarray(found.x) * _RANGE)
-    agreement = _agreement(best, layout, target)
-    confidence = min(max(agreement, 0.0), 1.0)
+    confidence = min(max(_match(best, layout, target), 0.0), 1.0)
     at_guard = bool((np.abs(best - _LOW) < 1e-6).any() or (np.abs(best - _HIGH) < 1e-6).any())
     if confidence < min_confidence or at_guard:
-        return Alignment("identity", confidence=confidence), agreement
+        return Alignment("identity", confidence=confidence)
     tx, ty, sx, sy, theta = (float(v) for v in best)
-    return Alignment("projections", tx, ty, sx, sy, theta, confidence), agreement
+    return Alignment("projections", tx, ty, sx, sy, theta, confidence)
 
 
 _LOW = np.array([-MAX_SHIFT, -MAX_SHIFT, MIN_SCALE, MIN_SCALE, -MAX_ROTATION_RAD])
@@ -96,28 +94,17 @@ def _from_moments(layout: Layout, frame: Frame, rotation: float) -> Floats:
     return _clip(np.array([shift[0], shift[1], scale[0], scale[1], rotation]))
 
 
-def _agreement(parameters: Floats, layout: Layout, target: Floats) -> float:
+def _match(parameters: Floats, layout: Layout, target: Floats) -> float:
     turned = _matrix(parameters)
     x = turned[0, 0] * layout.x + turned[0, 1] * layout.y + turned[0, 2]
     y = turned[1, 0] * layout.x + turned[1, 1] * layout.y + turned[1, 2]
     inside = (np.abs(x) < 0.5) & (np.abs(y) < 0.5)
     weight = np.where(inside, layout.weight, 0.0)
-    along_x = _correlation(_smooth(profile(x, weight)), target[0])
-    along_y = _correlation(_smooth(profile(y, weight)), target[1])
+    along_x = correlation(smooth(profile(x, weight)), target[0])
+    along_y = correlation(smooth(profile(y, weight)), target[1])
     return (along_x + along_y) / 2
 
 
 def _value(parameters: Floats, layout: Layout, target: Floats) -> float:
     moved = (parameters - np.array([0.0, 0.0, 1.0, 1.0, 0.0])) / _RANGE
-    return _agreement(parameters, layout, target) - float(STEP_COST @ moved**2)
-
-
-def _smooth(bins: Floats) -> Floats:
-    smoothed: Floats = gaussian_filter1d(bins, 1.0, mode="constant")
-    return smoothed
-
-
-def _correlation(a: Floats, b: Floats) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / norm if norm > 0 else 0.0
+    return _match(parameters, layout, target) - float(STEP_COST @ moved**2)

@@ -58,7 +58,7 @@ def fit(source: Source, target: Target) -> tuple[float, ...]:
     """The 8 coefficients that bring the predicted descriptor nearest to the target; deterministic."""
     problem = _Problem(source, target)
     found = [_search(problem, np.arctanh(np.array(start) / BOUND)) for start in _STARTS]
-    best = min(found, key=lambda u: problem.cost(u))
+    best = min(found, key=problem.cost)
     return tuple(round(float(a), DECIMALS) + 0.0 for a in BOUND * np.tanh(best))
 
 

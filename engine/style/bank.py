@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 
-from engine.align import Frame, Geometry, mean_frame
+from engine.align import Frame, Geometry, least_agreement, mean_frame
 from engine.errors import InvalidBank
 from engine.style.descriptor import Descriptor
 from engine.style.distance import conforming_threshold
@@ -48,6 +48,7 @@ class Bank:
     """A named set of references with what follows from them; make it with `build_bank`.
 
     references: sorted by id. frame: their mean layout. threshold: style distance up to which an image conforms.
+    least_agreement: agreement with the frame under which an image is not of this exam type.
     digest: sha256 over everything else; two banks with one digest decide alike.
     """
 
@@ -56,6 +57,7 @@ class Bank:
     references: tuple[Reference, ...]
     frame: Frame
     threshold: float
+    least_agreement: float
     provenance: str = ""
     digest: str = field(init=False, default="")
 
@@ -79,12 +81,14 @@ def build_bank(name: str, exam: Exam, references: Iterable[Reference], provenanc
     for earlier, later in pairwise(ordered):
         if earlier.id == later.id:
             raise InvalidBank(f"bank {name}: reference {later.id[:12]} stands twice; each image counts once")
-    frame = mean_frame([r.geometry for r in ordered])
+    geometries = [r.geometry for r in ordered]
+    frame = mean_frame(geometries)
     rounded = Frame(
         _rounded2(frame.centre), _rounded2(frame.spread), _rounded(frame.profile_x), _rounded(frame.profile_y)
     )
     threshold = round(conforming_threshold([r.descriptor for r in ordered]), DECIMALS)
-    return Bank(name, exam, ordered, rounded, threshold, provenance)
+    agreement = round(least_agreement(geometries), DECIMALS)
+    return Bank(name, exam, ordered, rounded, threshold, agreement, provenance)
 
 
 def with_reference(bank: Bank, reference: Reference) -> Bank:

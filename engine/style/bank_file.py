@@ -46,7 +46,18 @@ def parse_bank(text: str, name: str = "bank") -> Bank:
     except (json.JSONDecodeError, RecursionError) as exc:
         raise InvalidBank(f"{name}: no JSON ({exc}); the file is damaged or no bank") from exc
     root = _Node(name, "", raw)
-    keys = ("format", "version", "name", "exam", "references", "frame", "threshold", "provenance", "digest")
+    keys = (
+        "format",
+        "version",
+        "name",
+        "exam",
+        "references",
+        "frame",
+        "threshold",
+        "least_agreement",
+        "provenance",
+        "digest",
+    )
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise InvalidBank(f"{name}: format: expected {FORMAT!r}; this is no bank file")
     if raw.get("version") != VERSION:
@@ -61,7 +72,13 @@ def parse_bank(text: str, name: str = "bank") -> Bank:
     if threshold <= 0:
         raise InvalidBank(f"{name}: threshold: expected a positive number, not {threshold:g}")
     bank = Bank(
-        at["name"].text(), _exam(at["exam"]), references, _frame(at["frame"]), threshold, at["provenance"].text()
+        name=at["name"].text(),
+        exam=_exam(at["exam"]),
+        references=references,
+        frame=_frame(at["frame"]),
+        threshold=threshold,
+        least_agreement=at["least_agreement"].number(),
+        provenance=at["provenance"].text(),
     )
     if bank.digest != at["digest"].text():
         raise InvalidBank(f"{name}: digest: the content gives {bank.digest[:12]}…; the file was changed by hand")

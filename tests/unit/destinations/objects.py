@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
+from openjpeg.utils import encode_array
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, JPEG2000TransferSyntaxes
 from pynetdicom.dsutils import split_dataset
 
 from dicom_node.destinations import Parcel
@@ -45,7 +48,11 @@ def parcel(
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     wanted = UID(syntax)
-    if wanted.is_encapsulated:
+    if wanted in JPEG2000TransferSyntaxes:
+        stream = encode_array(dataset.pixel_array, codec_format=0)
+        dataset.PixelData = encapsulate([bytes(stream)])
+        dataset["PixelData"].VR = "OB"
+    elif wanted.is_encapsulated:
         dataset.compress(wanted, generate_instance_uid=False)
     elif not wanted.is_little_endian:
         dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").byteswap().tobytes()
@@ -63,6 +70,13 @@ def data_set(path: Path) -> bytes:
     """The bytes behind the File Meta Information."""
     _, offset = split_dataset(path)
     return path.read_bytes()[offset:]
+
+
+def inflated(path: Path) -> bytes:
+    """The same, inflated where the transfer syntax deflates it (raw, without header: PS3.5 A.5)."""
+    meta, _ = split_dataset(path)
+    raw = data_set(path)
+    return zlib.decompressobj(-15).decompress(raw) if meta.TransferSyntaxUID.is_deflated else raw
 
 
 def pixels_of(path: Path) -> np.ndarray:

@@ -92,6 +92,6 @@ def test_a_study_uid_never_leads_out_of_the_folder(tmp_path: Path, study: str) -
     sent.path.write_bytes(raw)
     (answer,) = _send(tmp_path / "out", sent)
     assert isinstance(answer, Receipt)
-    inside = [p for p in (tmp_path / "out").rglob("*.dcm")]
+    inside = list((tmp_path / "out").rglob("*.dcm"))
     assert len(inside) == 1
     assert inside[0].parent == tmp_path / "out" / "no-study-uid"
