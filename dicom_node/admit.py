@@ -10,7 +10,7 @@ from dicom_node.errors import SpoolDamaged, Unreadable
 from dicom_node.header import dataset_digest, read_header
 from dicom_node.ledger import InstanceRow, Ledger
 from dicom_node.routing import Exam
-from dicom_node.settings import Dimse, Settings
+from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from dicom_node.states import Instance
 
@@ -46,10 +46,4 @@ def _forward_to(chosen: routing.Routed | routing.PassBy, settings: Settings) -> 
     else:
         forward = chosen.forward
         names = chosen.destinations if chosen.route is None else chosen.route.destinations
-    return with_commitment(names, settings) if forward else []
-
-
-def with_commitment(names: tuple[str, ...] | list[str], settings: Settings) -> list[tuple[str, bool]]:
-    """Destinations with whether they confirm that they keep what they accept."""
-    pairs = ((name, settings.destinations[name]) for name in dict.fromkeys(names))
-    return [(name, isinstance(found, Dimse) and found.commitment) for name, found in pairs]
+    return routing.with_commitment(names, settings) if forward else []

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dicom_node.display import DisplayImage, encode_codes
+from dicom_node.display import Codes, DisplayImage, encode_codes
 from dicom_node.errors import BadInput
 
 # Source: Pillow's modes of a grey PNG; 16 bits open as I;16 (older Pillow: I).
 BITS = {"L": 8, "I;16": 16, "I;16B": 16, "I": 16}
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+"""Source: PNG (ISO/IEC 15948) 5.2."""
+
+
+def is_png(path: Path) -> bool:
+    """Whether the file begins as a PNG does, whatever its name. OSError is the disk's."""
+    with path.open("rb") as file:
+        return file.read(len(SIGNATURE)) == SIGNATURE
 
 
 def read_png(path: Path) -> DisplayImage:
@@ -26,7 +35,7 @@ def read_png(path: Path) -> DisplayImage:
             if mode not in BITS:
                 raise BadInput(f"{path.name}: a {mode} picture, needed is grey of 8 or 16 bits: save it as greyscale")
             codes = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as exc:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
         # Pillow says OSError, without a number, for a damaged picture as well.
         if isinstance(exc, OSError) and exc.errno is not None:
             raise
@@ -47,3 +56,10 @@ def write_png(path: Path, values: NDArray[np.float32], *, bits: int = 16) -> Non
     if bits not in (8, 16):
         raise ValueError(f"a grey PNG has 8 or 16 bits, not {bits}")
     Image.fromarray(encode_codes(values, bits)).save(path, format="PNG")
+
+
+def encode_png(codes: Codes) -> bytes:
+    """Grey codes as a PNG of 8 or 16 bits, as they are; the same bytes for the same codes."""
+    buffer = BytesIO()
+    Image.fromarray(codes).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import assert_never
 
-import engine
 import numpy as np
 import torch
 
+import engine
 from dicom_node import routing
-from dicom_node.admit import with_commitment
 from dicom_node.errors import EngineFault, Park, SettingsInvalid, SpoolDamaged, Stop, Unreadable
 from dicom_node.ledger import InstanceRow, Ledger, NewObject
 from dicom_node.pixels import DisplayImage, encode_codes, pixels_digest, read_display
@@ -63,7 +62,7 @@ class Processor:
                 item.sop_class_uid,
                 item.sop_instance_uid,
                 spool.write_result(item.sop_instance_uid, item.content),
-                with_commitment(names, self._settings),
+                routing.with_commitment(names, self._settings),
             )
             for item in made
         ]
@@ -79,9 +78,7 @@ class Processor:
         chosen = routing.decide(header, calling_ae=calling_ae, settings=self._settings, banks=self.exams)
         exam = routing.describe(header)
         if isinstance(chosen, routing.PassBy):
-            route = chosen.route.name if chosen.route else ""
-            passed = self._decision(Outcome.PASSED, chosen.reason, exam, route, source_digest)
-            return passed, ()
+            return self._passed(path, chosen, exam, source_digest), ()
         start = time.perf_counter()
         try:
             image = read_display(path)
@@ -100,6 +97,16 @@ class Processor:
                 made = (make_secondary_capture(path, codes, image.bits, decision, header, self._settings.site),)
                 seconds["encode"] = time.perf_counter() - began
         return dataclasses.replace(decision, seconds={k: round(v, 4) for k, v in seconds.items()}), made
+
+    def _passed(self, path: Path, chosen: routing.PassBy, exam: str, source_digest: str) -> Decision:
+        """An image that a route takes but no bank fits is decoded all the same: damage is said as early as possible."""
+        route = chosen.route.name if chosen.route else ""
+        if chosen.route is not None:
+            try:
+                read_display(path)
+            except Unreadable as fault:
+                return self._decision(Outcome.UNREADABLE, str(fault), exam, route, source_digest)
+        return self._decision(Outcome.PASSED, chosen.reason, exam, route, source_digest)
 
     def harmonize(self, image: DisplayImage, bank: str, methods: tuple[str, ...]) -> engine.Decided:
         """The engine on an image that is no DICOM object. Raises Unreadable, EngineFault, Park."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dicom_node.records import Header
-from dicom_node.settings import Match, Route, Settings
+from dicom_node.settings import Dimse, Match, Route, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,12 @@ def takes(match: Match, header: Header, calling_ae: str) -> bool:
         return False
     # Manufacturers write themselves in many ways: a part of the name is enough.
     return not match.manufacturer or any(part in header.manufacturer.upper() for part in match.manufacturer)
+
+
+def with_commitment(names: Sequence[str], settings: Settings) -> list[tuple[str, bool]]:
+    """Destinations, each once, with whether it confirms that it keeps what it accepts."""
+    pairs = ((name, settings.destinations[name]) for name in dict.fromkeys(names))
+    return [(name, isinstance(found, Dimse) and found.commitment) for name, found in pairs]
 
 
 def describe(header: Header) -> str:

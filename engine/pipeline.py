@@ -80,12 +80,12 @@ class Engine:
     def _decide(self, image: Image, ready: _Ready, methods: tuple[str, ...]) -> Decided:
         scored = self._score(_on(image, self._device), ready)
         before, threshold = scored.distance, scored.threshold
-        if before <= threshold:
-            trace = self._trace(ready.bank, scored, (), methods)
-            return Conforming(trace, f"style distance {before:.2f} is within the threshold {threshold:.2f}")
         if not scored.anatomy.passed:
             trace = self._trace(ready.bank, scored, (), methods)
             return Refused(trace, f"the image's layout is not that of bank {ready.bank.name}'s exam", scored.anatomy)
+        if before <= threshold:
+            trace = self._trace(ready.bank, scored, (), methods)
+            return Conforming(trace, f"style distance {before:.2f} is within the threshold {threshold:.2f}")
         tried: list[tuple[Candidate, Proposal]] = []
         for method in methods:
             tried.append(self._try(method, scored, ready))

@@ -127,7 +127,7 @@ class Link:
         return self._association is not None and self._association.is_established
 
     def call(self, blocking: Callable[[], T], *, limit_s: float = math.inf) -> T:
-        """The result of a blocking call. Raises what it raises, what `beat` raises, and PeerUnreachable after `limit_s`.
+        """The result of a blocking call. Raises what that raises, what `beat` raises, PeerUnreachable after `limit_s`.
 
         A limit is needed where a report of the peer may cross: the library then can wait for itself for ever.
         """

@@ -79,7 +79,7 @@ def make_secondary_capture(
     _pixels(image, codes, bits)
     instance = image_uid(decision, header)
     image.SOPClassUID = uid.SecondaryCaptureImageStorage
-    image.SOPInstanceUID = uid.UID(instance)
+    image.SOPInstanceUID = instance
     image.SeriesInstanceUID = identity.series_uid(header, ResultKind.SECONDARY_CAPTURE, made_by)
     image.CodingSchemeIdentificationSequence = identity.coding_schemes()
     copying.choose_charset(original, image)
@@ -116,7 +116,7 @@ def part10(dataset: Dataset) -> bytes:
     dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.file_meta.ImplementationClassUID = marks.IMPLEMENTATION_CLASS_UID
+    dataset.file_meta.ImplementationClassUID = uid.UID(marks.IMPLEMENTATION_CLASS_UID)
     dataset.file_meta.ImplementationVersionName = marks.IMPLEMENTATION_VERSION
     buffer = BytesIO()
     try:

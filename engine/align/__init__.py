@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from engine.align.register import estimate, matrix
 from engine.align.frame import Frame, agreement, least_agreement, mean_frame
 from engine.align.geometry import Geometry, Layout, measure_layout
+from engine.align.register import estimate, matrix
 from engine.align.warp import warp
 
 __all__ = [

@@ -165,6 +165,7 @@ def test_a_report_that_can_not_be_kept_is_answered_with_a_failure_so_that_it_is_
             assert reports.wait_for(1)[0].committed == ("1.2.3",)
 
 
+@pytest.mark.peers
 def test_a_peer_without_storage_commitment_refuses_and_a_dead_one_is_unreachable(tmp_path: Path) -> None:
     with storescp(tmp_path / "pacs", aet="PACS") as peer, pytest.raises(PeerRefused, match="Storage Commitment"):
         _ask(_where(peer.port), Reports(), ("1.2", "1.2.3"), wait_s=0)
@@ -172,6 +173,7 @@ def test_a_peer_without_storage_commitment_refuses_and_a_dead_one_is_unreachable
         _ask(_where(free_port()), Reports(), ("1.2", "1.2.3"), wait_s=0)
 
 
+@pytest.mark.peers
 def test_orthanc_reports_to_our_listener_on_a_new_association(tmp_path: Path) -> None:
     sent = parcels(tmp_path, 2)
     port, reports = free_port(), Reports()
@@ -209,6 +211,7 @@ def test_the_archive_takes_the_same_bytes_again_and_refuses_others_under_the_sam
     assert [data_set(h.path) for h in held] == [data_set(sent.path)]
 
 
+@pytest.mark.peers
 def test_dcmtk_can_verify_and_send_to_the_archive(tmp_path: Path) -> None:
     sent = parcels(tmp_path, 2)
     with _archive(tmp_path / "pacs") as archive:

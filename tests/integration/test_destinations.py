@@ -84,6 +84,7 @@ def test_the_archive_holds_every_data_set_byte_for_byte(tmp_path: Path, every_sy
     }
 
 
+@pytest.mark.peers
 def test_dcmtk_holds_every_data_set_byte_for_byte(tmp_path: Path, every_syntax: list[Parcel]) -> None:
     with storescp(tmp_path / "pacs", "+xa", aet="PACS") as peer:
         answers = _send(_dimse(peer.port), every_syntax)
@@ -91,9 +92,8 @@ def test_dcmtk_holds_every_data_set_byte_for_byte(tmp_path: Path, every_syntax: 
     assert sorted(map(data_set, peer.files())) == sorted(data_set(p.path) for p in every_syntax)
 
 
-def test_orthanc_holds_every_data_set_byte_for_byte(
-    tmp_path: Path, every_syntax: list[Parcel]
-) -> None:
+@pytest.mark.peers
+def test_orthanc_holds_every_data_set_byte_for_byte(tmp_path: Path, every_syntax: list[Parcel]) -> None:
     with orthanc(tmp_path, aet="PACS") as peer:
         assert _all_stored(_send(_dimse(peer.port), every_syntax))
         assert peer.uids() == sorted(p.sop_instance_uid for p in every_syntax)
@@ -105,6 +105,7 @@ def test_orthanc_holds_every_data_set_byte_for_byte(
 
 
 @pytest.mark.parametrize("peer_takes", ["+x=", "+xi"])
+@pytest.mark.peers
 def test_a_peer_that_takes_only_uncompressed_data_gets_the_same_pixels_and_uid(
     tmp_path: Path, every_syntax: list[Parcel], peer_takes: str
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_peer_that_takes_only_uncompressed_data_gets_the_same_pixels_and_uid(
         assert got.RedPaletteColorLookupTableDescriptor == [256, 0, 16]
 
 
+@pytest.mark.peers
 def test_a_damaged_compressed_file_that_the_peer_can_not_take_is_refused_in_clear_words(tmp_path: Path) -> None:
     sent = parcel(tmp_path, "1.2.3", JPEG2000Lossless)
     dataset = dcmread(sent.path)
@@ -167,6 +169,7 @@ def test_answers_come_one_by_one_before_the_next_object_is_sent(tmp_path: Path) 
     assert held == [1, 2, 3]
 
 
+@pytest.mark.peers
 def test_leaving_early_releases_the_association(tmp_path: Path) -> None:
     with storescp(tmp_path / "pacs", "-v", aet="PACS") as peer:
         sending = open_destination("pacs", _dimse(peer.port), calling_ae="EVENRAY").send(
@@ -189,6 +192,7 @@ def test_a_missing_file_and_a_file_of_another_object_are_damage_and_the_others_g
     assert isinstance(answers[sent[1].sop_instance_uid], Receipt)
 
 
+@pytest.mark.peers
 def test_a_peer_killed_between_two_objects_leaves_the_rest_to_be_tried_again(tmp_path: Path) -> None:
     with storescp(tmp_path / "pacs", aet="PACS") as peer:
         sending = open_destination("pacs", _dimse(peer.port), calling_ae="EVENRAY").send(
@@ -201,6 +205,7 @@ def test_a_peer_killed_between_two_objects_leaves_the_rest_to_be_tried_again(tmp
     assert [type(answer) for answer in rest] == [PeerUnreachable] * 3
 
 
+@pytest.mark.peers
 def test_a_peer_that_aborts_in_every_object_answers_none_and_ends_the_trying(tmp_path: Path) -> None:
     with storescp(tmp_path / "pacs", "-v", "--abort-during", aet="PACS") as peer:
         answers = _send(_dimse(peer.port), parcels(tmp_path, 5, size=512))
@@ -208,6 +213,7 @@ def test_a_peer_that_aborts_in_every_object_answers_none_and_ends_the_trying(tmp
     assert {type(answer) for answer in answers.values()} == {PeerUnreachable}
 
 
+@pytest.mark.peers
 def test_a_peer_that_stops_reading_costs_the_time_out_and_not_the_memory(tmp_path: Path) -> None:
     sent = [parcel(tmp_path, "1.2.3"), parcel(tmp_path, "1.2.4", size=4500)]
     with storescp(tmp_path / "pacs", aet="PACS") as peer:
@@ -283,6 +289,7 @@ def test_each_way_to_be_turned_away_has_its_kind(
     assert words in str(found)
 
 
+@pytest.mark.peers
 def test_orthanc_rejects_a_wrong_called_title_for_good(tmp_path: Path) -> None:
     with orthanc(tmp_path, more={"DicomCheckCalledAet": True}) as peer:
         answer = _send(_dimse(peer.port, "WRONG"), [parcel(tmp_path, "1.2.3")])["1.2.3"]
@@ -335,6 +342,7 @@ def test_a_lost_claim_ends_the_sending_at_once(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("peer_kind", ["archive", "storescp", "orthanc"])
+@pytest.mark.peers
 def test_an_echo_is_answered(tmp_path: Path, peer_kind: str) -> None:
     def check(port: int) -> None:
         assert echo(_dimse(port), calling_ae="EVENRAY") == Receipt(accepted=True, status=0, detail="verified")
@@ -350,6 +358,7 @@ def test_an_echo_is_answered(tmp_path: Path, peer_kind: str) -> None:
             check(server.port)
 
 
+@pytest.mark.peers
 def test_a_large_file_is_never_held_in_memory(tmp_path: Path) -> None:
     sent = parcel(tmp_path, "1.2.3", size=5000)
     with storescp(tmp_path / "pacs", "-pdu", "131072", aet="PACS") as peer:
