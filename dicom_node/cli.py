@@ -125,6 +125,16 @@ def check_config(file: Annotated[Path, typer.Argument(help="The configuration fi
 
 
 @app.command()
+def settings() -> None:
+    """List every setting of the configuration file with its default and meaning."""
+    from dicom_node.settings_reference import entries
+
+    for entry in entries():
+        default = f" (default {entry.default})" if entry.default else " (needed)"
+        typer.echo(f"{entry.path}{default}\n    {entry.meaning}")
+
+
+@app.command()
 def doctor(config: Config = None, state_dir: StateDir = None, as_json: AsJson = False) -> None:
     """Check this machine and its peers: decoders, GPU, disk, ports, banks, destinations by C-ECHO."""
     from dicom_node.commands.doctor import doctor as command

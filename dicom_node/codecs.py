@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydicom import uid
 
 from dicom_node.errors import Unreadable
+from dicom_node.tolerant import syntax_uid
 
 Words = NDArray[np.uint8] | NDArray[np.uint16]
 CODEC_FAULTS = (RuntimeError, ValueError, TypeError, LookupError, OverflowError, NotImplementedError, MemoryError)
@@ -46,7 +47,7 @@ class Frame:
 
     @property
     def name(self) -> str:
-        return uid.UID(self.syntax).name
+        return syntax_uid(self.syntax).name
 
     @property
     def pixels(self) -> int:
@@ -58,12 +59,7 @@ def decode(frame: Frame) -> tuple[Words, str]:
 
     Raises Unreadable, naming transfer syntax and decoder, where there is no decoder or the frame is damaged.
     """
-    if frame.syntax not in CODECS:
-        known = ", ".join(sorted({name for name, _ in CODECS.values()}))
-        raise Unreadable(
-            f"no decoder for transfer syntax {frame.name} ({frame.syntax}); known decoders: {known}. "
-            "Let the sender propose Explicit VR Little Endian"
-        )
+    require_decoder(frame.syntax)
     name, codec = CODECS[frame.syntax]
     _check_end(frame)
     try:
@@ -73,6 +69,16 @@ def decode(frame: Frame) -> tuple[Words, str]:
     if words.size != frame.pixels:
         raise _damaged(frame, f"{name} gave {words.size} pixels, the header says {frame.columns}x{frame.rows}")
     return words.reshape(frame.rows, frame.columns), name
+
+
+def require_decoder(syntax: str) -> None:
+    """Raises Unreadable where no decoder takes this transfer syntax."""
+    if syntax not in CODECS:
+        known = ", ".join(sorted({name for name, _ in CODECS.values()}))
+        raise Unreadable(
+            f"no decoder for transfer syntax {syntax_uid(syntax).name} ({syntax}); known decoders: {known}. "
+            "Let the sender propose Explicit VR Little Endian"
+        )
 
 
 def _damaged(frame: Frame, why: str) -> Unreadable:

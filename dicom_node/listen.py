@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 import uuid
 from pathlib import Path
 from typing import cast
 
-from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
+from pynetdicom import AE, AllStoragePresentationContexts, _config, dimse_messages, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
@@ -19,7 +18,7 @@ from dicom_node.ledger import Ledger
 from dicom_node.liveness import Liveness
 from dicom_node.receive import Receiver, called_ae
 from dicom_node.settings import Listen, Settings
-from dicom_node.spool import Spool
+from dicom_node.spool import Incoming, Spool
 from dicom_node.stopping import Stopping
 from dicom_node.syntaxes import STORABLE
 
@@ -36,7 +35,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     ledger = Ledger(settings.state_dir / "ledger.sqlite")
     spool.clear_incoming()
     ledger.sweep(lambda name: name != liveness.name and liveness.alive(name), now=time.time())
-    _stream_to(spool.incoming)
+    _stream_to(spool)
     server = _listening(settings.listen, _handlers(spool, ledger, settings, liveness.name))
     where = f"{settings.listen.host}:{settings.listen.port}"
     log.info("listening as %s on %s", settings.listen.ae_title, where)
@@ -50,13 +49,14 @@ def run(settings: Settings, stopping: Stopping) -> None:
         log.info("stopped listening")
 
 
-def _stream_to(folder: Path) -> None:
+def _stream_to(spool: Spool) -> None:
     """Have the library write data sets straight to files beside the spool, so that memory stays flat.
 
     These switches of pynetdicom are process-wide; this process does nothing but listen.
     """
     _config.STORE_RECV_CHUNKED_DATASET = True
-    tempfile.tempdir = str(folder)
+    # It writes in the thread that reads the socket, which must outlive a full disk: see Incoming.
+    dimse_messages.NamedTemporaryFile = lambda **_options: spool.receive()  # type: ignore[assignment]
 
 
 def _handlers(spool: Spool, ledger: Ledger, settings: Settings, listener: str) -> list[evt.EventHandlerType]:
@@ -94,10 +94,10 @@ def _handlers(spool: Spool, ledger: Ledger, settings: Settings, listener: str) -
 
 def _drop_partial(event: evt.Event) -> None:
     """Remove what an ended association had received of an object that never became complete."""
-    message = event.assoc.dimse.message
-    partial = getattr(message, "_data_set_path", None)
-    if isinstance(partial, Path):
-        partial.unlink(missing_ok=True)
+    partial = getattr(event.assoc.dimse.message, "_data_set_file", None)
+    if isinstance(partial, Incoming):
+        partial.close()
+        Path(partial.name).unlink(missing_ok=True)
 
 
 def _listening(listen: Listen, handlers: list[evt.EventHandlerType]) -> ThreadedAssociationServer:

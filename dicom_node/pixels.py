@@ -12,13 +12,23 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import FileDataset
 from pydicom.encaps import get_frame
-from pydicom.uid import UID
 
 from dicom_node import greyscale
-from dicom_node.codecs import Frame, Words, decode
+from dicom_node.codecs import Frame, Words, decode, require_decoder
 from dicom_node.display import Codes, DisplayImage, encode_codes, pixels_digest
 from dicom_node.errors import Unreadable
-from dicom_node.tolerant import READ_FAULTS, element, integer, number, numbers, read, text, transfer_syntax
+from dicom_node.tolerant import (
+    NATIVE,
+    READ_FAULTS,
+    element,
+    integer,
+    number,
+    numbers,
+    read,
+    syntax_uid,
+    text,
+    transfer_syntax,
+)
 
 __all__ = ["Codes", "DisplayImage", "encode_codes", "pixels_digest", "read_display"]
 
@@ -49,7 +59,7 @@ def read_display(path: Path) -> DisplayImage:
     layout = _layout(dataset, reached)
     spacing = _spacing_mm(dataset)
     words, decoder = _words(dataset, layout)
-    shift = 0 if UID(layout.syntax).is_encapsulated else max(0, layout.high_bit + 1 - layout.stored)
+    shift = max(0, layout.high_bit + 1 - layout.stored) if layout.syntax in NATIVE else 0
     mask = (1 << layout.stored) - 1
     indices = words if shift == 0 and layout.stored == 8 * words.itemsize else ((words >> shift) & mask)
     counts = np.bincount(indices.ravel(), minlength=mask + 1)
@@ -61,7 +71,7 @@ def read_display(path: Path) -> DisplayImage:
         padding=masked,
         bits=bits,
         spacing_mm=spacing,
-        notes=(f"decoded by {decoder} ({UID(layout.syntax).name})", *notes),
+        notes=(f"decoded by {decoder} ({syntax_uid(layout.syntax).name})", *notes),
     )
 
 
@@ -100,12 +110,13 @@ def _layout(dataset: FileDataset, reached: bool) -> _Layout:
 
 def _words(dataset: FileDataset, layout: _Layout) -> tuple[Words, str]:
     """The (rows, columns) words as stored, and who decoded them."""
-    if not UID(layout.syntax).is_encapsulated:
+    if layout.syntax in NATIVE:
         return _native(dataset, layout), "numpy"
+    require_decoder(layout.syntax)
     try:
         data = get_frame(dataset.PixelData, 0, number_of_frames=1)
     except READ_FAULTS as exc:
-        name = UID(layout.syntax).name
+        name = syntax_uid(layout.syntax).name
         raise Unreadable(f"pixel data in {name} is damaged: its fragments can't be read. Send the image again") from exc
     return decode(
         Frame(

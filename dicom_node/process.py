@@ -20,7 +20,7 @@ import engine
 from dicom_node import routing
 from dicom_node.errors import EngineFault, Park, SettingsInvalid, SpoolDamaged, Stop, Unreadable
 from dicom_node.ledger import InstanceRow, Ledger, NewObject
-from dicom_node.pixels import DisplayImage, encode_codes, pixels_digest, read_display
+from dicom_node.pixels import Codes, DisplayImage, encode_codes, pixels_digest, read_display
 from dicom_node.records import Decision, Header, Made, Measured, Outcome, Tried
 from dicom_node.results.secondary_capture import make_secondary_capture
 from dicom_node.routing import Exam
@@ -111,6 +111,20 @@ class Processor:
     def harmonize(self, image: DisplayImage, bank: str, methods: tuple[str, ...]) -> engine.Decided:
         """The engine on an image that is no DICOM object. Raises Unreadable, EngineFault, Park."""
         return self._guarded(image, bank, methods)
+
+    def decide_picture(
+        self, image: DisplayImage, bank: str, methods: tuple[str, ...], *, source_digest: str
+    ) -> tuple[Decision, Codes | None]:
+        """The outcome of an image that is no DICOM object, and its new grey codes where it was harmonized.
+
+        Raises Unreadable, EngineFault, Park.
+        """
+        decided = self._guarded(image, bank, methods)
+        decision = self._translated(decided, image, "", "", source_digest)
+        if not isinstance(decided, engine.Harmonized):
+            return decision, None
+        codes = encode_codes(_numpy(decided.values), image.bits)
+        return dataclasses.replace(decision, pixels_digest=pixels_digest(codes)), codes
 
     def _run(self, image: DisplayImage, chosen: routing.Routed) -> tuple[engine.Decided, float]:
         start = time.perf_counter()
@@ -212,3 +226,16 @@ def _figures(figures: tuple[engine.Figure, ...]) -> tuple[Measured, ...]:
 def _numpy(values: torch.Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     array: np.ndarray[tuple[int, int], np.dtype[np.float32]] = values[0].cpu().numpy()
     return array
+
+
+def compute_facts(settings: Settings) -> str:
+    """What the engine would compute on, once a small sum on it came out right. Raises Stop where it does not."""
+    try:
+        device = engine.Engine(engine.EngineSettings(device=settings.work.device), {}).device
+        right = float(torch.ones(1000, device=device).sum()) == 1000
+    except (engine.EngineError, RuntimeError) as fault:
+        raise Stop(f"work.device: {fault}") from fault
+    if not right:
+        raise Stop(f"work.device: {device} computes wrongly: check driver and hardware, or set cpu")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    return f"{device} ({name}), torch {torch.__version__}, engine {engine.ENGINE_VERSION}"

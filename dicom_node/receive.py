@@ -16,7 +16,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from dicom_node.ledger import Ledger
 from dicom_node.records import Arrival
 from dicom_node.settings import Storage
-from dicom_node.spool import Spool
+from dicom_node.spool import Incoming, Spool
 from dicom_node.status import StoreStatus
 
 log = logging.getLogger(__name__)
@@ -44,12 +44,14 @@ class Receiver:
         if full:
             log.error("refused %s: %s", uid, full)
             return StoreStatus.OUT_OF_RESOURCES
-        received = request._dataset_path
-        if not isinstance(received, Path):
+        received = cast(object, request._dataset_file)
+        if not isinstance(received, Incoming):
             log.error("refused %s: the request carries no data set", uid)
             return StoreStatus.CANNOT_UNDERSTAND
         try:
-            return self._keep(event, received, str(context.transfer_syntax))
+            if received.fault is not None:
+                raise received.fault
+            return self._keep(event, Path(received.name), str(context.transfer_syntax))
         except OSError as fault:
             log.error("refused %s: %s", uid, fault.strerror)
             no_room = fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

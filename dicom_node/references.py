@@ -20,23 +20,21 @@ from dicom_node.header import read_header
 from dicom_node.pictures import is_png, read_png
 from dicom_node.pixels import DisplayImage, read_display
 from dicom_node.records import Header
-from dicom_node.routing import Exam, describe
+from dicom_node.routing import Exam
 from dicom_node.spool import fsync, write_durably
-from engine.style.distance import leave_one_out
 
 SUFFIX = ".bank.json"
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceFacts:
-    """One reference as a person sees it. `distance`: from all the others of its bank, None where it is alone."""
+    """One reference as a person sees it."""
 
     id: str
     view: str
     vendor: str
     source: str
     uids: tuple[str, ...]
-    distance: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +113,6 @@ def differs(header: Header | None, exam: Exam) -> str:
     return f"{', '.join(wrong)}: the bank is for {exam_text(exam)}" if wrong else ""
 
 
-def exam_of(header: Header) -> Exam:
-    """The exam type that one image stands for. Raises BadInput where its header does not say."""
-    if not header.modality or not header.body_part:
-        raise BadInput(
-            f"the first DICOM file states an incomplete exam type ({describe(header)}): "
-            "give --modality and --body-part (and --view)"
-        )
-    return Exam((header.modality,), header.body_part, (header.view,) if header.view else ())
-
-
 def exam_text(exam: Exam) -> str:
     """`CR/DX CHEST PA/AP`."""
     return f"{'/'.join(exam.modalities)} {exam.body_part} {'/'.join(exam.views) or 'any view'}"
@@ -198,11 +186,7 @@ class Banks:
             bank = embedded[name]
         else:
             raise BadInput(faults[0] if faults else self._unknown(name))
-        scores = leave_one_out([r.descriptor for r in bank.references]) if len(bank.references) > 1 else (None,)
-        references = [
-            ReferenceFacts(r.id, r.view, r.vendor, r.source, r.uids, score)
-            for r, score in zip(bank.references, scores, strict=True)
-        ]
+        references = [ReferenceFacts(r.id, r.view, r.vendor, r.source, r.uids) for r in bank.references]
         return _facts(bank, path, replaces_embedded=path is not None and name in embedded), references
 
     def remove(self, name: str, starts: Sequence[str]) -> tuple[BankFacts, list[str]]:

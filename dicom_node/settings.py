@@ -32,14 +32,16 @@ Offset = Annotated[str, StringConstraints(pattern=r"^[+-](0\d|1[0-4])[0-5]\d$")]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
 
 class Site(_Section):
     """Who runs the node: written into every result."""
 
     institution: Annotated[str, StringConstraints(max_length=64)] = ""
+    """Institution Name of the equipment in results."""
     station: Annotated[str, StringConstraints(max_length=16)] = "EVENRAY"
+    """Station Name of the equipment in results."""
     timezone: Offset = "+0000"
     """Timezone Offset From UTC for results whose original states none."""
 
@@ -48,18 +50,25 @@ class Listen(_Section):
     """The receiving application entity."""
 
     ae_title: AeTitle = "EVENRAY"
+    """Our AE title."""
     host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0: every interface."""
     port: Port = 11112
+    """Port to listen on."""
     check_called_ae: bool = True
     """Refuse an association that calls another title than ours."""
     allowed_calling: tuple[AeTitle, ...] = ()
     """Application entities that may connect; empty: any."""
     max_associations: Annotated[int, Field(ge=1, le=500)] = 32
+    """Associations at the same time; one more is rejected as transient."""
     max_pdu: Annotated[int, Field(ge=0, le=1 << 24)] = 131072
     """Largest PDU that we receive, in bytes; 0: no limit."""
     acse_timeout_s: Seconds = 30
+    """Longest wait for an association message."""
     dimse_timeout_s: Seconds = 120
+    """Longest wait for a DIMSE message that has begun."""
     network_timeout_s: Seconds = 120
+    """Longest silence on an open association."""
     extra_sop_classes: tuple[Uid, ...] = ()
     """Storage SOP classes to accept beside the built-in ones; the engine passes them by."""
 
@@ -96,34 +105,46 @@ class Retrying(_Section):
     """How often and how long a failing step is tried again before it is parked."""
 
     attempts: Annotated[int, Field(ge=1, le=1000)] = 12
+    """Failures in a row until it is parked."""
     first_s: Seconds = 2
+    """Wait after the first failure."""
     factor: Annotated[float, Field(ge=1, le=10)] = 2
+    """Each further wait is this much longer."""
     longest_s: Seconds = 900
+    """No wait is longer."""
 
 
 class Work(_Section):
     """The worker."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the engine computes; auto: CUDA where there is one."""
     lease_s: Seconds = 60
     """A claim not renewed for this long may be taken over."""
     retry: Retrying = Retrying(attempts=3)
+    """When an image or a report fails."""
 
 
 class Deliver(_Section):
     """The sender."""
 
     lease_s: Seconds = 120
+    """A delivery not renewed for this long may be taken over."""
     retry: Retrying = Retrying()
+    """When a destination can't be reached or is busy."""
 
 
 class Dimse(_Section):
     """A destination that takes C-STORE."""
 
     kind: Literal["dimse"]
+    """A DICOM peer."""
     ae_title: AeTitle
+    """Its AE title."""
     host: str
+    """Its address."""
     port: Port
+    """Its port."""
     calling_ae: AeTitle | None = None
     """Our title towards this destination; by default that of `listen`."""
     commitment: bool = False
@@ -133,14 +154,18 @@ class Dimse(_Section):
     commitment_wait_s: Annotated[float, Field(ge=0, le=600)] = 2
     """How long the requesting association is kept open for a report on it."""
     connect_timeout_s: Seconds = 15
+    """Longest wait for a connection and for the answer to an association request."""
     dimse_timeout_s: Seconds = 120
+    """Longest wait for the answer to one object."""
 
 
 class Folder(_Section):
-    """A destination that is a folder: one file an object, PatientID-free names."""
+    """A destination that is a folder: one file an object, named by UIDs."""
 
     kind: Literal["folder"]
+    """A folder on this machine."""
     path: Path
+    """Where; relative to the configuration file."""
 
 
 Destination = Annotated[Dimse | Folder, Field(discriminator="kind")]
@@ -152,10 +177,15 @@ class Match(_Section):
     """Which instances a route takes; an empty list takes any. Values are compared in upper case."""
 
     modality: tuple[str, ...] = ("CR", "DX", "MG", "RG")
+    """Modality (0008,0060)."""
     body_part: tuple[str, ...] = ()
+    """Body Part Examined, or what the description says in its place."""
     view: tuple[str, ...] = ()
+    """View Position."""
     manufacturer: tuple[str, ...] = ()
+    """Parts of the Manufacturer's name."""
     calling_ae: tuple[str, ...] = ()
+    """AE titles of senders."""
 
     @field_validator("modality", "body_part", "view", "manufacturer", "calling_ae")
     @classmethod
@@ -167,13 +197,17 @@ class Route(_Section):
     """What happens to the instances that match: bank, methods, objects, destinations."""
 
     name: Name
+    """Shown in decisions and reports."""
     match: Match = Match()
+    """Which instances it takes."""
     bank: str = "auto"
     """A bank's name, or `auto`: the one whose exam type fits the image."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("fitted_curve",)
     """In order of the harm they could do: the first whose result is verified and close enough wins."""
     objects: tuple[Literal["secondary_capture", "structured_report"], ...] = ("secondary_capture", "structured_report")
+    """What is made: images that were changed, and the batch's report."""
     destinations: tuple[Name, ...] = ()
+    """Names of destinations."""
     originals: Literal["forward", "keep"] = "forward"
     """Whether originals that the engine works on are sent on to the destinations, byte for byte, or only kept."""
 
@@ -182,25 +216,36 @@ class PassedBy(_Section):
     """Objects that no route takes or that the engine can't use."""
 
     originals: Literal["forward", "keep"] = "forward"
+    """Whether they are sent on, byte for byte, or only kept."""
     destinations: tuple[Name, ...] = ()
+    """Where they, and the reports that name them, go."""
 
 
 class Settings(_Section):
     """The whole configuration."""
 
     site: Site = Site()
+    """Who runs the node."""
     state_dir: Path = Path("evenray-state")
     """Spool, ledger, banks and locks. One node, one state directory, on a local disk."""
     banks_dir: Path | None = None
     """Banks of the site, beside the embedded ones; by default `banks` in the state directory."""
     listen: Listen = Listen()
+    """Receiving."""
     storage: Storage = Storage()
+    """Room on the disk."""
     assembly: Assembly = Assembly()
+    """When a batch is complete."""
     work: Work = Work()
+    """Processing."""
     deliver: Deliver = Deliver()
+    """Sending."""
     destinations: dict[Name, Destination] = {}
+    """Where results go, by name."""
     routes: tuple[Route, ...] = ()
+    """What happens to which images; the first that matches takes an image."""
     passed_by: PassedBy = PassedBy()
+    """What happens to everything else."""
 
     @model_validator(mode="after")
     def _known_destinations(self) -> Settings:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from dicom_node.errors import DiskFull, SpoolDamaged
 
@@ -26,6 +27,52 @@ class Room:
     used_percent: float
 
 
+class Incoming:
+    """One file that is being received; only as much of a file as the DICOM library writes to.
+
+    A full disk is kept as `fault`, not raised: raised, it would end the thread that reads the association's socket, so
+    that the sender gets no answer until its time-out. The room is given back at once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self.file = self
+        """The library flushes the file inside of its temporary file."""
+        self.fault: OSError | None = None
+        self._out: BinaryIO | None = None
+        try:
+            self._out = path.open("xb")
+        except OSError as fault:
+            self.fault = fault
+
+    def write(self, content: bytes) -> int:
+        if self._out is not None:
+            try:
+                self._out.write(content)
+            except OSError as fault:
+                self._fail(self._out, fault)
+        return len(content)
+
+    def flush(self) -> None:
+        if self._out is not None:
+            try:
+                self._out.flush()
+            except OSError as fault:
+                self._fail(self._out, fault)
+
+    def close(self) -> None:
+        if self._out is not None:
+            self._out.close()
+
+    def _fail(self, out: BinaryIO, fault: OSError) -> None:
+        self.fault, self._out = fault, None
+        # Closing flushes once more; the file is closed even when that fails.
+        with contextlib.suppress(OSError):
+            out.close()
+        with contextlib.suppress(OSError):
+            Path(self.name).unlink(missing_ok=True)
+
+
 class Spool:
     """The spool of one state directory. Paths that leave it are relative to its root."""
 
@@ -34,6 +81,10 @@ class Spool:
         self.incoming = root / "incoming"
         for folder in (self.incoming, root / "originals", root / "results"):
             folder.mkdir(parents=True, exist_ok=True)
+
+    def receive(self) -> Incoming:
+        """A new file in `incoming`. Raises nothing: what goes wrong is its `fault`."""
+        return Incoming(self.incoming / f"{uuid.uuid4().hex}.part")
 
     def at(self, path: str) -> Path:
         return self.root / path

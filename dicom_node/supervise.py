@@ -23,7 +23,8 @@ CALM_S = 30.0
 """A process that ran this long before it ended is started again at once."""
 LONGEST_WAIT_S = 30.0
 HOPELESS = 2
-"""Exit code of a process that can't run with this configuration on this machine; see the command line."""
+"""Exit code of a process that can't run with this configuration on this machine. Believed only at its first start:
+what ran once may find its port or lock still held when it is started again, and gets another try."""
 
 
 @dataclass(slots=True)
@@ -36,11 +37,13 @@ class _Child:
     started_at: float = 0.0
     next_start: float = 0.0
     failures: int = 0
+    starts: int = 0
 
     def start(self) -> None:
         # The pipe is held open by us: when we die, even by SIGKILL, it closes and the child drains.
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE)
         self.started_at = time.monotonic()
+        self.starts += 1
         log.info("%s runs as process %d", self.role, self.process.pid)
 
     def look(self) -> int | None:
@@ -58,7 +61,7 @@ class _Child:
         self.process = None
         calm = now - self.started_at > CALM_S
         self.failures = 0 if calm else self.failures + 1
-        if code == HOPELESS and not calm:
+        if code == HOPELESS and self.starts == 1:
             return code
         wait = 0.0 if self.failures <= 1 else min(LONGEST_WAIT_S, 0.5 * 2**self.failures)
         self.next_start = now + wait

@@ -13,17 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydicom import config
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_node.errors import Unreadable
 
@@ -44,6 +40,8 @@ READ_FAULTS = (
 )
 """What pydicom raises on damaged bytes, found by feeding it such; OSError with a number is the disk's fault."""
 
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+"""Transfer syntaxes whose pixel data is not in fragments. Source: PS3.5 A.1, A.2, A.3, A.5."""
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 
@@ -91,8 +89,9 @@ def transfer_syntax(dataset: FileDataset) -> str:
     return str(ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
 
 
-def is_deflated(syntax: str) -> bool:
-    return syntax == DeflatedExplicitVRLittleEndian
+def syntax_uid(syntax: str) -> UID:
+    """A transfer syntax with its name and nature; no UID is too odd to be told in an error."""
+    return UID(syntax, validation_mode=config.IGNORE)
 
 
 def element(dataset: Dataset, keyword: str) -> DataElement | None:

@@ -82,15 +82,24 @@ class Worker:
     def _admit(self) -> bool:
         rows = self._ledger.instances.unread()
         for row in rows:
-            admit(
-                row,
-                ledger=self._ledger,
-                spool=self._spool,
-                settings=self._settings,
-                banks=self.processor.exams,
-                now=time.time(),
-            )
+            try:
+                self._admit_one(row)
+            except Exception as fault:  # noqa: BLE001 - an object that breaks its reader must not stop the others
+                # A ledger that can't be written fails again here: then the process ends and is started anew.
+                reason = str(_as_fault(fault))
+                self._ledger.instances.park(row, reason, now=time.time())
+                log.error("parked instance %d: %s", row.id, reason)
         return bool(rows)
+
+    def _admit_one(self, row: InstanceRow) -> None:
+        admit(
+            row,
+            ledger=self._ledger,
+            spool=self._spool,
+            settings=self._settings,
+            banks=self.processor.exams,
+            now=time.time(),
+        )
 
     def _close_batches(self) -> None:
         for row, snapshot in self._ledger.batches.open():
@@ -105,7 +114,7 @@ class Worker:
             with self._beat("instance", row.fence):
                 if row.attempts > self._settings.work.retry.attempts:
                     # Counted at the claim: its worker died every time, before it could say why.
-                    raise Park(f"its worker died {row.attempts - 1} times on it")  # noqa: TRY301
+                    raise Park(f"its worker died {row.attempts - 1} times on it")
                 self.processor.process(row, spool=self._spool, ledger=self._ledger, clock=time.time)
         except LostClaim as lost:
             log.warning("%s", lost)

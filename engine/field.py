@@ -38,6 +38,8 @@ SHUTTER_SPAN = 0.6
 """Share of a side that a white shutter covers at least."""
 SHUTTER_DEPTH = 0.45
 """Share of the image that it covers at most."""
+SHUTTER_STEP = 0.05
+"""Share of the grey range that its edge steps down within 8 working pixels; a smooth abdomen has no such step."""
 STRAIGHT = 2.0
 """Working pixels that a shutter's edge may leave its straight line by, in the median; a diaphragm leaves it by more."""
 SMALLEST_REGION = 0.003
@@ -102,7 +104,7 @@ def _borders(grey: Greys, covered: Mask) -> Mask:
     """Flat regions that are air, collimator, shutter or redaction box; grey is scaled to the image's own range."""
     smooth = ndimage.gaussian_filter(grey, 1.0)
     flat = (ndimage.maximum_filter(smooth, 5) - ndimage.minimum_filter(smooth, 5) < FLAT_RANGE) & covered
-    found = _shutters(flat & (grey >= SHUTTER_LEVEL))
+    found = _shutters(grey, flat & (grey >= SHUTTER_LEVEL))
     labels, count = ndimage.label(flat)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     levels = np.bincount(labels.ravel(), grey.ravel(), minlength=count + 1) / np.maximum(areas, 1)
@@ -122,7 +124,7 @@ def _borders(grey: Greys, covered: Mask) -> Mask:
     return ndimage.binary_dilation(found, structure=np.ones((3, 3), np.bool_), iterations=3) & covered
 
 
-def _shutters(bright: Mask) -> Mask:
+def _shutters(grey: Greys, bright: Mask) -> Mask:
     """White strips along a side with a straight inner edge, also a slightly turned one. bright: flat and bright."""
     found = np.zeros_like(bright)
     for turns in range(4):
@@ -135,10 +137,19 @@ def _shutters(bright: Mask) -> Mask:
         # Theil and Sen's line: a neck or a jacket of bright anatomy at the edge moves a least-squares line.
         gradient, offset, *_ = theilslopes(run[columns], columns)
         off = float(np.median(np.abs(run[columns] - gradient * columns - offset)))
-        if off <= STRAIGHT and run[columns].mean() <= SHUTTER_DEPTH * here.shape[0]:
-            edge = gradient * np.arange(here.shape[1]) + offset + RIM
+        edge = gradient * np.arange(here.shape[1]) + offset + RIM
+        shallow = run[columns].mean() <= SHUTTER_DEPTH * here.shape[0]
+        if off <= STRAIGHT and shallow and _step_at(np.rot90(grey, turns), edge) >= SHUTTER_STEP:
             there |= np.arange(here.shape[0])[:, None] < edge[None, :]
     return found
+
+
+def _step_at(grey: Greys, edge: NDArray[np.float64]) -> float:
+    """Median fall of grey from 2 rows above an edge to 6 rows below it. edge: (w,) rows."""
+    columns = np.arange(grey.shape[1])
+    above = np.clip(edge - 2, 0, grey.shape[0] - 1).astype(np.int64)
+    below = np.clip(edge + 6, 0, grey.shape[0] - 1).astype(np.int64)
+    return float(np.median(grey[above, columns] - grey[below, columns]))
 
 
 def _edge_step(grey: Greys, covered: Mask, region: Mask, level: float) -> float:

@@ -11,14 +11,14 @@ import torch
 
 from engine.align import agreement, estimate, measure_layout
 from engine.errors import InvalidBank
-from engine.field import find_field
-from engine.harmonize import HARMONIZERS, Proposal, Source, Target
+from engine.field import FieldSource, find_field
+from engine.harmonize import HARMONIZERS, Source, Target
 from engine.harmonize.codes import grey_codes, grey_values
 from engine.runtime import device_faults, resolve_device, weights_digest
 from engine.settings import EngineSettings, check_methods
 from engine.style import Bank, Distribution, Reference, describe, distance, distribution, similar_references
 from engine.types import Alignment, Candidate, Conforming, Decided, Figure, Harmonized, Image, Refused, Trace
-from engine.verify import check_tone
+from engine.verify import check_tone, tone_of_pixels, tone_of_table
 from engine.version import ENGINE_VERSION
 from engine.working import to_working
 
@@ -41,6 +41,15 @@ class _Scored:
     references: tuple[Reference, ...]
     distance: float
     threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """One method's result: measured, and at hand in case it wins. values: (1, H, W); curve: (levels,) or None."""
+
+    candidate: Candidate
+    values: torch.Tensor
+    curve: torch.Tensor | None
 
 
 class Engine:
@@ -81,51 +90,43 @@ class Engine:
         scored = self._score(_on(image, self._device), ready)
         before, threshold = scored.distance, scored.threshold
         if not scored.anatomy.passed:
-            trace = self._trace(ready.bank, scored, (), methods)
-            return Refused(trace, f"the image's layout is not that of bank {ready.bank.name}'s exam", scored.anatomy)
+            reason = f"the image's layout is not that of bank {ready.bank.name}'s exam"
+            return Refused(self._trace(ready.bank, scored, [], methods), reason, scored.anatomy)
         if before <= threshold:
-            trace = self._trace(ready.bank, scored, (), methods)
-            return Conforming(trace, f"style distance {before:.2f} is within the threshold {threshold:.2f}")
-        tried: list[tuple[Candidate, Proposal]] = []
+            reason = f"style distance {before:.2f} is within the threshold {threshold:.2f}"
+            return Conforming(self._trace(ready.bank, scored, [], methods), reason)
+        tried: list[_Tried] = []
         for method in methods:
             tried.append(self._try(method, scored, ready))
-            candidate = tried[-1][0]
-            if candidate.verified and candidate.distance <= threshold:
-                reason = (
-                    f"{method} brought the style distance from {before:.2f} to {candidate.distance:.2f}, "
-                    f"within the threshold {threshold:.2f}"
-                )
-                return self._harmonized(image, scored, ready, tried, tried[-1], methods, reason)
-        return self._closest(image, scored, ready, tried, methods)
+            if tried[-1].candidate.verified and tried[-1].candidate.distance <= threshold:
+                break
+        trace = self._trace(ready.bank, scored, tried, methods)
+        return self._choose(trace, tried, image.values.device)
 
-    def _closest(
-        self,
-        image: Image,
-        scored: _Scored,
-        ready: _Ready,
-        tried: list[tuple[Candidate, Proposal]],
-        methods: tuple[str, ...],
-    ) -> Decided:
-        """No method reached the threshold: take the verified one that came closest, if it is worth a change."""
-        before = scored.distance
-        wanted = before * (1 - self._settings.min_improvement)
-        candidates = tuple(candidate for candidate, _ in tried)
-        verified = [pair for pair in tried if pair[0].verified]
+    def _choose(self, trace: Trace, tried: list[_Tried], home: torch.device) -> Harmonized | Refused:
+        """The verified candidate that reached the threshold, else the verified one that came closest, if it is worth
+        a change. Only the last tried can have reached it."""
+        verified = [one for one in tried if one.candidate.verified]
         if not verified:
-            failed = next(f for f in candidates[0].figures if not f.passed)
-            trace = self._trace(ready.bank, scored, candidates, methods)
-            return Refused(trace, f"no method passed the anatomy check; {candidates[0].method} failed it", failed)
-        best = min(verified, key=lambda pair: pair[0].distance)
-        figure = Figure("distance_after", best[0].distance, wanted, at_least=False)
-        if not figure.passed:
-            trace = self._trace(ready.bank, scored, candidates, methods)
-            reason = f"no method came close enough: {best[0].method} left {best[0].distance:.2f} of {before:.2f}"
-            return Refused(trace, reason, figure)
+            first = tried[0].candidate
+            failed = next(figure for figure in first.figures if not figure.passed)
+            return Refused(trace, f"no method passed the anatomy check; {first.method} failed {failed.name}", failed)
+        best = min(verified, key=lambda one: one.candidate.distance)
+        if tried[-1].candidate.verified and tried[-1].candidate.distance <= trace.threshold:
+            best = tried[-1]
+        before, after = trace.distance_before, best.candidate.distance
+        if after > trace.threshold:
+            wanted = Figure("distance_after", after, before * (1 - self._settings.min_improvement), at_least=False)
+            if not wanted.passed:
+                reason = f"no method came close enough: {best.candidate.method} left {after:.2f} of {before:.2f}"
+                return Refused(trace, reason, wanted)
+        within = "within" if after <= trace.threshold else "closer but not within"
         reason = (
-            f"{best[0].method} brought the style distance from {before:.2f} to {best[0].distance:.2f}, "
-            f"closer but not within the threshold {scored.threshold:.2f}"
+            f"{best.candidate.method} brought the style distance from {before:.2f} to {after:.2f}, "
+            f"{within} the threshold {trace.threshold:.2f}"
         )
-        return self._harmonized(image, scored, ready, tried, best, methods, reason)
+        curve = None if best.curve is None else best.curve.to(home)
+        return Harmonized(trace, best.candidate, best.values.to(home), curve, reason)
 
     def _score(self, image: Image, ready: _Ready) -> _Scored:
         settings = self._settings
@@ -135,6 +136,8 @@ class Engine:
         alignment = estimate(layout, ready.bank.frame, settings.min_alignment_confidence)
         descriptor, detail = describe(working.grey, field.working)
         inside = field.full(image.height, image.width, image.values.device)
+        if field.source is not FieldSource.EVERYTHING:
+            inside &= ~image.padding
         source = Source(image, grey_codes(image), inside, field, descriptor, detail)
         threshold = _or_own(settings.distance_threshold, ready.bank.threshold)
         least = _or_own(settings.min_anatomy_agreement, ready.bank.least_agreement)
@@ -142,37 +145,27 @@ class Engine:
         references = similar_references(ready.bank, layout.geometry, settings.similar_references)
         return _Scored(source, alignment, anatomy, references, distance(descriptor, ready.centre), threshold)
 
-    def _try(self, method: str, scored: _Scored, ready: _Ready) -> tuple[Candidate, Proposal]:
+    def _try(self, method: str, scored: _Scored, ready: _Ready) -> _Tried:
         """Run one method, score its result in the same field as before, and verify it."""
         source = scored.source
-        levels = source.image.levels
+        image, levels = source.image, source.image.levels
         proposal = HARMONIZERS[method].harmonize(source, Target(ready.centre, scored.references))
         # Padding is no image: it keeps its code, or the file's Pixel Padding Value would no longer name it.
-        codes = torch.where(source.image.padding, source.codes, proposal.codes)
-        proposal = Proposal(codes, proposal.lut, proposal.parameters)
-        after = to_working(grey_values(proposal.codes, levels), source.image.padding)
-        descriptor, _ = describe(after.grey, source.field.working)
-        figures = check_tone(source.codes, proposal.codes, source.inside, levels, self._settings)
-        return Candidate(method, distance(descriptor, ready.centre), figures, proposal.parameters), proposal
+        values = grey_values(proposal.codes, levels)
+        if bool(image.padding.any()):
+            values = torch.where(image.padding, grey_values(source.codes, levels), values)
+        descriptor, _ = describe(to_working(values, image.padding).grey, source.field.working)
+        if proposal.lut is None:
+            tone = tone_of_pixels(source.codes, proposal.codes, source.inside, levels)
+        else:
+            tone = tone_of_table(source.codes, source.inside, proposal.lut)
+        figures = check_tone(tone, levels, self._settings)
+        candidate = Candidate(method, distance(descriptor, ready.centre), figures, proposal.parameters)
+        curve = None if proposal.lut is None else grey_values(proposal.lut, levels)
+        return _Tried(candidate, values, curve)
 
-    def _harmonized(
-        self,
-        image: Image,
-        scored: _Scored,
-        ready: _Ready,
-        tried: list[tuple[Candidate, Proposal]],
-        winner: tuple[Candidate, Proposal],
-        methods: tuple[str, ...],
-        reason: str,
-    ) -> Harmonized:
-        candidate, proposal = winner
-        home = image.values.device
-        values = grey_values(proposal.codes, image.levels).to(home)
-        curve = None if proposal.lut is None else grey_values(proposal.lut, image.levels).to(home)
-        trace = self._trace(ready.bank, scored, tuple(c for c, _ in tried), methods)
-        return Harmonized(trace, candidate, values, curve, reason)
-
-    def _trace(self, bank: Bank, scored: _Scored, candidates: tuple[Candidate, ...], methods: tuple[str, ...]) -> Trace:
+    def _trace(self, bank: Bank, scored: _Scored, tried: Sequence[_Tried], methods: tuple[str, ...]) -> Trace:
+        versions = [(name, HARMONIZERS[name].version) for name in methods]
         return Trace(
             bank=bank.name,
             bank_digest=bank.digest,
@@ -181,12 +174,10 @@ class Engine:
             exposed_share=scored.source.field.share,
             distance_before=scored.distance,
             threshold=scored.threshold,
-            candidates=candidates,
+            candidates=tuple(one.candidate for one in tried),
             engine_version=ENGINE_VERSION,
             settings_digest=self._settings_digest,
-            weights_digest=weights_digest(
-                {bank.name: bank.digest}, [(name, HARMONIZERS[name].version) for name in methods]
-            ),
+            weights_digest=weights_digest({bank.name: bank.digest}, versions),
         )
 
 

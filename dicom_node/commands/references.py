@@ -18,7 +18,7 @@ from dicom_node.errors import BadInput, Unreadable
 from dicom_node.exits import Exit
 from dicom_node.liveness import running
 from dicom_node.references import BankFacts, Banks, Measured
-from dicom_node.routing import Exam
+from dicom_node.routing import Exam, describe
 from dicom_node.settings import Settings
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
@@ -108,10 +108,9 @@ def show(bank: str, config: Path | None, *, as_json: bool) -> int:
         ("where", _where(facts)),
     ):
         out.print(cell(f"{label:<12}{value}"))
-    shown = table("references", "id", "vendor", "view", "distance to the others", "source")
+    shown = table("references", "id", "vendor", "view", "source")
     for one in held:
-        distance = "-" if one.distance is None else f"{one.distance:.2f}"
-        row = (one.id[:12], one.vendor or "-", one.view or "-", distance, one.source or ", ".join(one.uids) or "-")
+        row = (one.id[:12], one.vendor or "-", one.view or "-", one.source or ", ".join(one.uids) or "-")
         shown.add_row(*map(cell, row))
     out.print(shown)
     return Exit.DONE
@@ -163,15 +162,16 @@ def _new_exam(bank: str, usable: list[Measured], wanted: _Wanted) -> Exam:
     first = next((one.header for one in usable if one.header), None)
     if first is None:
         raise BadInput(f"{bank}: a PNG states no exam type: give --modality and --body-part (and --view)")
-    inferred = references.exam_of(first) if not (wanted.modalities or wanted.body_part) else None
-    exam = inferred or Exam(
-        wanted.modalities or ((first.modality,) if first.modality else ()),
+    exam = Exam(
+        wanted.modalities or tuple(filter(None, [first.modality])),
         wanted.body_part or first.body_part,
-        wanted.views,
+        wanted.views or tuple(filter(None, [first.view])),
     )
     if not exam.modalities or not exam.body_part:
-        raise BadInput(f"{bank}: the first DICOM file states an incomplete exam type: give --modality and --body-part")
-    exam = Exam(exam.modalities, exam.body_part, wanted.views or exam.views)
+        raise BadInput(
+            f"{bank}: the first DICOM file states an incomplete exam type ({describe(first)}): "
+            "give --modality and --body-part (and --view)"
+        )
     strays = [f"  {one.path}: {why}" for one in usable if (why := references.differs(one.header, exam))]
     if strays:
         raise BadInput(

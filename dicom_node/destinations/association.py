@@ -54,7 +54,7 @@ REJECTIONS = {
     (3, 1): "temporary congestion",
     (3, 2): "local limit exceeded",
 }
-TRANSIENT = 2
+PERMANENT, TRANSIENT = 1, 2
 PRESENTATION = 3
 # Source: PS3.8 table 9-18, result/reason of a presentation context.
 NO_SUCH_ABSTRACT_SYNTAX = 3
@@ -179,8 +179,9 @@ class Link:
             self._socket.settimeout(self._destination.dimse_timeout_s)
 
     def _not_opened(self, association: Association) -> EvenrayError:
-        answer = association.acceptor.primitive
-        if association.is_rejected and isinstance(answer, A_ASSOCIATE):
+        # A peer that rejects and closes at once can outrun the library, which then leaves its answer in the queue.
+        answer = association.acceptor.primitive or association.dul.receive_pdu(wait=False)
+        if isinstance(answer, A_ASSOCIATE) and answer.result in (PERMANENT, TRANSIENT):
             return _rejection(self.peer, answer)
         if association.rejected_contexts and not association.accepted_contexts:
             unknown = {c.abstract_syntax for c in association.rejected_contexts if c.result == NO_SUCH_ABSTRACT_SYNTAX}

@@ -80,9 +80,15 @@ def _decode(dataset: FileDataset) -> None:
             _check_ends(dataset)
         # Colour stays in the space it was compressed in, as converting it would round.
         dataset.decompress(as_rgb=False, generate_instance_uid=False)
+        if str(dataset.get("PhotometricInterpretation", "")).startswith("YBR_FULL"):
+            # Decoders give every pixel its chroma; the library leaves the name of the subsampled form.
+            dataset.PhotometricInterpretation = "YBR_FULL"
         if syntax in ALWAYS_LOSSY and not dataset.get("LossyImageCompression"):
             dataset.LossyImageCompression = "01"
     if not syntax.is_little_endian:
+        if "PixelData" in dataset and int(dataset.get("BitsAllocated") or 0) > 16:
+            # PS3.5 8.1.1 orders the bytes of 16-bit words only; DCMTK and pydicom read longer cells differently.
+            raise Unreadable("big endian pixels of more than 16 bits have no one reading")
         for element in _words(dataset):
             element.value = np.frombuffer(element.value, f">u{WORD_BYTES[element.VR]}").byteswap().tobytes()
         # Every value has been decoded by now; the library would refuse to write what it believes is big endian.

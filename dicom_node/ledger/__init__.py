@@ -11,11 +11,11 @@ from dicom_node.ledger.batches import Batches
 from dicom_node.ledger.deliveries import Deliveries, NewObject
 from dicom_node.ledger.instances import Admission, Instances
 from dicom_node.ledger.rows import BatchRow, DeliveryRow, InstanceRow, ObjectRow
-from dicom_node.ledger.store import Store
+from dicom_node.ledger.store import SCHEMA_VERSION, Store
 from dicom_node.records import ResultKind
 from dicom_node.states import Batch, Delivery, Instance
 
-__all__ = ["Admission", "BatchRow", "DeliveryRow", "InstanceRow", "Ledger", "NewObject", "ObjectRow"]
+__all__ = ["Admission", "BatchRow", "DeliveryRow", "InstanceRow", "Ledger", "NewObject", "ObjectRow", "faults_in"]
 
 
 def _object(row: sqlite3.Row) -> ObjectRow:
@@ -130,3 +130,19 @@ class Ledger:
             for found in self._store.read("SELECT id FROM instance ORDER BY id")
             if (row := self.instances.get(found["id"]))
         ]
+
+
+def faults_in(path: Path) -> list[str]:
+    """What SQLite finds wrong with a ledger file, [] when it is whole. Creates nothing and changes nothing."""
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
+        try:
+            found = [str(row[0]) for row in db.execute("PRAGMA quick_check(10)") if row[0] != "ok"]
+            version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        finally:
+            db.close()
+    except sqlite3.Error as fault:
+        return [str(fault)]
+    return found or (
+        [] if version == SCHEMA_VERSION else [f"of version {version}, this program knows {SCHEMA_VERSION}"]
+    )

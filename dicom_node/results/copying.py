@@ -187,7 +187,9 @@ def _fits(value: str, stated: list[str]) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            encode_string(value, convert_encodings(stated))
+            # pydicom takes the default repertoire for Latin-1, which PS3.5 6.1.2.1 does not.
+            encodings = ["ascii" if name == "iso8859" else name for name in convert_encodings(stated)]
+            encode_string(value, encodings)
         except (UnicodeError, UserWarning, LookupError, ValueError):
             return False
     return True

@@ -118,7 +118,7 @@ def _document(
         manufacturer=made_by.manufacturer,
         manufacturer_model_name=made_by.model,
         device_serial_number=made_by.device_uid,
-        software_versions=made_by.versions,
+        software_versions=list(made_by.versions),
         institution_name=site.institution or None,
         series_description=marks.REPORT_PREFIX,
         is_complete=True,

@@ -21,7 +21,7 @@ MAX_ROTATION_RAD = math.radians(15)
 
 START_ROTATIONS_RAD = tuple(math.radians(d) for d in (-10, -5, 0, 5, 10))
 """The projection match has one hollow per ten degrees or so; a search from each finds the deepest."""
-STEP_COST = np.array([0.02, 0.02, 0.02, 0.02, 0.06])
+STEP_COST = np.array([0.02, 0.02, 0.02, 0.02, 0.03])
 """Agreement that each parameter at its guard must earn, so that noise alone moves nothing. Rotation must earn more:
 patients stand upright, and two projections see a turn least."""
 

@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 def grey_codes(image: Image) -> torch.Tensor:
     """(1, H, W) int32 codes 0..levels-1 of an image's values."""
-    return (image.values * (image.levels - 1)).round_().to(torch.int32)
+    return (image.values * (image.levels - 1)).add_(0.5).to(torch.int32)
 
 
 def grey_values(codes: torch.Tensor, levels: int) -> torch.Tensor:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from engine.verify.figures import FIGURES
-from engine.verify.tone import check_tone
+from engine.verify.tone import check_tone, tone_of_pixels, tone_of_table
 
-__all__ = ["FIGURES", "check_tone"]
+__all__ = ["FIGURES", "check_tone", "tone_of_pixels", "tone_of_table"]

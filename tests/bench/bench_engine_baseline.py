@@ -23,15 +23,17 @@ from PIL import Image as Picture
 from engine import METHODS, Bank, Engine, EngineSettings, Image, default_banks
 
 BANK = "chest_frontal"
-PER_SET = 36
+PER_SET = 30
 REPEATS = 3
 Tone = Callable[[torch.Tensor], torch.Tensor]
 TONES: dict[str, Tone] = {
     "gamma 0.6": lambda v: v**0.6,
     "gamma 1.8": lambda v: v**1.8,
     "window 50 %": lambda v: 0.25 + 0.5 * v,
-    "sigmoid": lambda v: (torch.sigmoid(6 * (v - 0.5)) - torch.sigmoid(torch.tensor(-3.0)))
-    / (torch.sigmoid(torch.tensor(3.0)) - torch.sigmoid(torch.tensor(-3.0))),
+    "sigmoid": lambda v: (
+        (torch.sigmoid(6 * (v - 0.5)) - torch.sigmoid(torch.tensor(-3.0)))
+        / (torch.sigmoid(torch.tensor(3.0)) - torch.sigmoid(torch.tensor(-3.0)))
+    ),
 }
 
 
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = [r for name, images in image_sets(options.images, bank).items() for r in measure(name, images, bank)]
     speed = {f"{w}x{h}": end_to_end_seconds(h, w, options.images, bank) for h, w in ((2000, 2000), (4664, 3064))}
     lines = [
-        f"engine baseline, {datetime.date.today().isoformat()}, {machine()}",
+        f"engine baseline, {datetime.datetime.now(datetime.UTC).date().isoformat()}, {machine()}",
         f"bank {bank.name} {bank.digest[:12]}, {len(bank.references)} references, threshold {bank.threshold:.2f}",
         *table(results),
         *(f"{size} end to end, fitted_curve: {seconds:.2f} s" for size, seconds in speed.items()),

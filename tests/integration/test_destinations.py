@@ -88,7 +88,7 @@ def test_the_archive_holds_every_data_set_byte_for_byte(tmp_path: Path, every_sy
 def test_dcmtk_holds_every_data_set_byte_for_byte(tmp_path: Path, every_syntax: list[Parcel]) -> None:
     with storescp(tmp_path / "pacs", "+xa", aet="PACS") as peer:
         answers = _send(_dimse(peer.port), every_syntax)
-    assert _all_stored(answers)
+    assert _all_stored(answers), [str(answer) for answer in answers.values()]
     assert sorted(map(data_set, peer.files())) == sorted(data_set(p.path) for p in every_syntax)
 
 
@@ -111,7 +111,7 @@ def test_a_peer_that_takes_only_uncompressed_data_gets_the_same_pixels_and_uid(
 ) -> None:
     with storescp(tmp_path / "pacs", peer_takes, aet="PACS") as peer:
         answers = _send(_dimse(peer.port), every_syntax)
-    assert _all_stored(answers)
+    assert _all_stored(answers), [str(answer) for answer in answers.values()]
     assert sum("instead of" in str(answer) for answer in answers.values()) >= 4
     held = {str(dcmread(path).SOPInstanceUID): path for path in peer.files()}
     for sent in every_syntax:
@@ -287,6 +287,23 @@ def test_each_way_to_be_turned_away_has_its_kind(
             echo(where, calling_ae="EVENRAY")
     assert isinstance(found, kind)
     assert words in str(found)
+
+
+def test_a_rejection_is_recognised_however_fast_the_peer_closes(tmp_path: Path) -> None:
+    sent = parcel(tmp_path, "1.2.3")
+    busy = threading.Event()
+    # Threads that fight for the interpreter make the answer come before the library looks for it.
+    rivals = [threading.Thread(target=lambda: [None for _ in iter(busy.is_set, True)]) for _ in range(2)]
+    for rival in rivals:
+        rival.start()
+    try:
+        with _answering(_reject(1, 1, 7)) as where:
+            kinds = [type(_send(where, [sent])["1.2.3"]) for _ in range(8)]
+    finally:
+        busy.set()
+        for rival in rivals:
+            rival.join()
+    assert set(kinds) == {PeerRefused}
 
 
 @pytest.mark.peers

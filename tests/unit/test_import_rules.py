@@ -15,7 +15,9 @@ SQL_USERS = {"ledger", "receive"}
 
 # From the bottom up. Files of one row don't import each other; a folder is one entry and free inside.
 ROWS: tuple[frozenset[str], ...] = (
-    frozenset({"__init__", "errors", "exits", "marks", "records", "settings", "status", "syntaxes"}),
+    frozenset(
+        {"__init__", "errors", "exits", "marks", "records", "settings", "settings_reference", "status", "syntaxes"}
+    ),
     frozenset({"addresses", "assembly", "retry", "routing", "states"}),
     frozenset({"display", "tolerant"}),
     frozenset({"codecs", "greyscale"}),

@@ -1,0 +1,251 @@
+"""`evenray harmonize`: the node's engine on files and folders, without a network. Keeps no state between two calls."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import typer
+
+from dicom_node.commands.inputs import files_of
+from dicom_node.commands.screen import cell, console, progress, table
+from dicom_node.commands.serve import load
+from dicom_node.errors import BadInput, DiskFull, EvenrayError, ResultInvalid, Stop, Unreadable
+from dicom_node.exits import Exit
+from dicom_node.header import dataset_digest, read_header
+from dicom_node.pictures import encode_png, is_png, read_png
+from dicom_node.process import Processor
+from dicom_node.records import Decision, Outcome, Reported
+from dicom_node.results.structured_report import make_report
+from dicom_node.settings import Method, Route, Settings
+from dicom_node.spool import write_durably
+
+REPORT = "report.json"
+BOTH = ("secondary_capture", "structured_report")
+"""Made whatever the route delivers: who calls this wants to see them."""
+STYLES = {Outcome.HARMONIZED: "green", Outcome.REFUSED: "yellow", Outcome.UNREADABLE: "bold red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What became of one input. Without a decision `fault` says why there is none."""
+
+    file: str
+    decision: Decision | None = None
+    fault: str = ""
+    remark: str = ""
+    written: str = ""
+    """The image made from it, relative to OUT."""
+    reported: Reported | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.decision is None or self.decision.outcome is Outcome.UNREADABLE
+
+
+def harmonize(source: Path, target: Path, config: Path | None, bank: str | None, methods: tuple[str, ...]) -> int:
+    """Decide about every file, write what is made, and print all of it.
+
+    The exit code is 1 when a file could not be read or a result not be written. Raises BadInput where there is
+    nothing to do, and on a bank, method or folder that can't be used.
+    """
+    files = files_of([source])
+    _check_folders(source, target)
+    settings = _overridden(load(config, None), bank, methods)
+    work = _Work(settings, source if source.is_dir() else source.parent, target)
+    work.choose_bank(bank, files)
+    lines = []
+    with progress("harmonizing", len(files)) as step:
+        for file in files:
+            lines.append(work.line(file))
+            step()
+    if all(line.decision is None for line in lines):
+        for line in lines:
+            typer.echo(f"not used: {line.file}: {line.fault}", err=True)
+        raise BadInput(f"{source}: nothing to do: none of {len(lines)} file(s) is a usable DICOM or PNG image")
+    reports, faults = work.report(lines)
+    _make(target)
+    write_durably(target / REPORT, _as_json(lines))
+    _print(lines, faults, reports, target)
+    return Exit.FAILED if faults or any(line.failed for line in lines) else Exit.DONE
+
+
+def _check_folders(source: Path, target: Path) -> None:
+    """No output may land on an input, and a second run must not find the results of the first as inputs."""
+    if target.exists() and not target.is_dir():
+        raise BadInput(f"{target}: is a file: name a folder for the results")
+    here, there = source.resolve(), target.resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise BadInput(f"{target}: lies in, or around, {source}: choose a folder for the results beside it")
+    report = target / REPORT
+    if report.exists() and not _is_ours(report):
+        raise BadInput(f"{report}: is no report of ours and would be replaced: choose another folder")
+
+
+def _is_ours(report: Path) -> bool:
+    try:
+        found = json.loads(report.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(found, list) and all(isinstance(one, dict) and "decision" in one for one in found)
+
+
+def _overridden(settings: Settings, bank: str | None, methods: tuple[str, ...]) -> Settings:
+    """The settings with the command line's bank and methods in every route. Raises BadInput on an unknown method."""
+    known = get_args(Method)
+    for method in methods:
+        if method not in known:
+            near = difflib.get_close_matches(method, known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise BadInput(f"--method: no method is called {method!r}: {remedy}")
+    changes: dict[str, object] = {"objects": BOTH}
+    if bank:
+        changes["bank"] = bank
+    if methods:
+        changes["methods"] = tuple(dict.fromkeys(methods))
+    return settings.model_copy(update={"routes": tuple(r.model_copy(update=changes) for r in settings.routes)})
+
+
+class _Work:
+    """One run: the engine, where files come from and go to, and which objects were seen."""
+
+    def __init__(self, settings: Settings, base: Path, target: Path) -> None:
+        self._processor = Processor(settings)
+        self._settings = settings
+        self._base = base
+        self._target = target
+        self._picture_bank = ""
+        self._seen: dict[tuple[str, str], Line] = {}
+        """By study key and SOP Instance UID."""
+
+    def choose_bank(self, bank: str | None, files: Sequence[Path]) -> None:
+        """Raises BadInput where the bank is unknown, or must be named because a PNG does not say what it shows."""
+        known = sorted(self._processor.exams)
+        if bank is not None and bank not in known:
+            raise BadInput(f"--bank: no bank is called {bank!r}: known are {', '.join(known) or 'none'}")
+        picture = next((file for file in files if is_png(file)), None)
+        if picture and bank is None and len(known) != 1:
+            there_are = ", ".join(known) or "none"
+            raise BadInput(f"{picture}: a PNG does not say what it shows: name its bank with --bank, of {there_are}")
+        self._picture_bank = bank or (known[0] if known else "")
+
+    def line(self, file: Path) -> Line:
+        """Decide about one file and write the image that is made from it. Raises Stop where no file could be done."""
+        name = file.relative_to(self._base).as_posix()
+        try:
+            return self._picture(file, name) if is_png(file) else self._object(file, name)
+        except (Unreadable, BadInput) as fault:
+            return Line(name, fault=str(fault).removeprefix(f"{file.name}: "))
+        except Stop:
+            raise
+        except EvenrayError as fault:
+            return Line(name, fault=str(fault))
+        except OSError as fault:
+            return Line(name, fault=f"can't be read ({fault.strerror}): check its owner")
+
+    def report(self, lines: Sequence[Line]) -> tuple[int, list[str]]:
+        """Write one SR a study; how many were written, and why one was not."""
+        studies: dict[str, list[Reported]] = {}
+        for line in lines:
+            if line.reported:
+                studies.setdefault(line.reported.header.study_key, []).append(line.reported)
+        faults = []
+        for reported in studies.values():
+            study = reported[0].header.study_instance_uid
+            try:
+                made = make_report(reported, self._settings.site)
+                self._write(f"{study}/{made.sop_instance_uid}.dcm", made.content)
+            except (ResultInvalid, BadInput) as fault:
+                faults.append(f"report of study {study}: {fault}")
+        return len(studies) - len(faults), faults
+
+    def _object(self, file: Path, name: str) -> Line:
+        header, digest = read_header(file), dataset_digest(file)
+        before = self._seen.get((header.study_key, header.sop_instance_uid))
+        if before and before.decision:
+            # As in the node: a repeat changes nothing, and another object under a known UID is set aside.
+            if before.decision.source_digest != digest:
+                raise BadInput(f"another object has its SOP Instance UID, {before.file}: give it a run of its own")
+            return replace(before, file=name, remark=f"the same object as {before.file}", reported=None)
+        decision, made = self._processor.decide(file, header, calling_ae="", source_digest=digest)
+        written = ""
+        for one in made:
+            written = f"{header.study_instance_uid}/{one.sop_instance_uid}.dcm"
+            self._write(written, one.content)
+        results = tuple((one.sop_class_uid, one.sop_instance_uid) for one in made)
+        reported = Reported(source=file, header=header, decision=decision, results=results)
+        line = Line(name, decision, written=written, reported=reported)
+        self._seen[header.study_key, header.sop_instance_uid] = line
+        return line
+
+    def _picture(self, file: Path, name: str) -> Line:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        bank = self._picture_bank
+        route = next((r for r in self._settings.routes if r.bank in (bank, "auto")), Route(name="pictures"))
+        decision, codes = self._processor.decide_picture(read_png(file), bank, route.methods, source_digest=digest)
+        if codes is not None:
+            self._write(name, encode_png(codes))
+            return Line(name, decision, written=name)
+        stale = (self._target / name).exists()
+        return Line(name, decision, remark=f"{self._target / name} is of an earlier run" if stale else "")
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Write durably under OUT; the same bytes again change nothing. Raises BadInput where others are there."""
+        path = self._target / name
+        if path.exists():
+            if not path.is_file() or path.read_bytes() != content:
+                raise BadInput(f"{path}: something else is there, of an earlier run perhaps: choose another folder")
+            return
+        _make(path.parent)
+        write_durably(path, content)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise DiskFull(f"{folder}: can't be made ({fault.strerror}): choose another folder for the results") from fault
+
+
+def _as_json(lines: Sequence[Line]) -> bytes:
+    """Every input with its decision; without what differs from run to run, so that a repeat gives the same bytes."""
+    out = []
+    for line in lines:
+        decision = None if line.decision is None else asdict(line.decision)
+        if decision:
+            del decision["seconds"]
+        out.append({"file": line.file, "written": line.written, "fault": line.fault, "decision": decision})
+    return (json.dumps(out, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _print(lines: Sequence[Line], faults: Sequence[str], reports: int, target: Path) -> None:
+    shown = table("", "file", "exam", "distance", "method", "outcome", "reason")
+    for line in lines:
+        decision = line.decision
+        if decision is None:
+            failed = (line.file, "-", "-", "-")
+            shown.add_row(*map(cell, failed), cell("not used", "bold red"), cell(line.fault))
+            continue
+        reason = f"{decision.reason}; {line.remark}" if line.remark else decision.reason
+        facts = (line.file, decision.exam or f"as {decision.bank}", _distance(decision), decision.method or "-")
+        outcome = cell(decision.outcome.value, STYLES.get(decision.outcome, ""))
+        shown.add_row(*map(cell, facts), outcome, cell(reason))
+    console().print(shown)
+    images = len({line.written for line in lines if line.written})
+    typer.echo(f"{target}: {images} harmonized image(s), {reports} DICOM report(s), {REPORT}")
+    if any(line.decision and not line.written for line in lines):
+        typer.echo("No image is written where nothing was harmonized: the original is the image to use.")
+    for fault in faults:
+        typer.echo(f"not written: {fault}", err=True)
+
+
+def _distance(decision: Decision) -> str:
+    if decision.distance_before is None:
+        return "-"
+    after = "" if decision.distance_after is None else f" → {decision.distance_after:.2f}"
+    return f"{decision.distance_before:.2f}{after}"
