@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check peers clean
+.PHONY: help setup demo test check peers bench-engine clean
 help:            ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
 
@@ -32,6 +32,10 @@ check: $(READY)  ## format, lint, types, import rules
 
 peers:           ## the real peers (Orthanc, DCMTK, dicom3tools, PixelMed) from Debian; needs root
 	@deploy/install-peers.sh
+
+bench-engine: $(READY)  ## the classical methods on X-rays they never saw; IMAGES=folder with an index.csv
+	@test -n "$(IMAGES)" || { echo "bench-engine: say IMAGES=folder (with an index.csv, as ../shared/data has)" >&2; exit 2; }
+	@$(BIN)/python -m tests.bench.bench_engine_baseline --images "$(IMAGES)" --out tests/bench/results/engine_baseline.txt
 
 clean:           ## remove the environment and what the demo wrote
 	rm -rf $(VENV) build evenray-demo

@@ -56,7 +56,7 @@ def _stream_to(spool: Spool) -> None:
     """
     _config.STORE_RECV_CHUNKED_DATASET = True
     # It writes in the thread that reads the socket, which must outlive a full disk: see Incoming.
-    dimse_messages.NamedTemporaryFile = lambda **_options: spool.receive()  # type: ignore[assignment]
+    dimse_messages.NamedTemporaryFile = lambda **_options: spool.receive()  # type: ignore[attr-defined,assignment]
 
 
 def _handlers(spool: Spool, ledger: Ledger, settings: Settings, listener: str) -> list[evt.EventHandlerType]:
@@ -73,6 +73,9 @@ def _handlers(spool: Spool, ledger: Ledger, settings: Settings, listener: str) -
         how = {"EVT_RELEASED": "released", "EVT_ABORTED": "aborted"}.get(event.event.name, "closed")
         if ref is not None:
             ledger.association_ended(ref, how, now=time.time())
+        elif event.assoc.requestor.primitive is None:
+            # A probe that only connected: wake its thread, which else counts as an association until a time-out.
+            event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]
         _drop_partial(event)
 
     def committed(report: CommitReport) -> None:

@@ -331,6 +331,10 @@ def end(link: Association) -> None:
         link.abort()
     if link.ident:
         link.join(10)
+    # The library leaves the socket of a peer that died to the garbage collector, which warns.
+    opened = getattr(link, "evenray_socket", None)
+    if isinstance(opened, socket.socket):
+        opened.close()
 
 
 def store(link: Association, path: Path) -> int | None:
@@ -421,3 +425,4 @@ def _undelayed(event: evt.Event) -> None:
     wrapped = event.assoc.dul.socket
     if wrapped and wrapped.socket:
         wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        event.assoc.evenray_socket = wrapped.socket

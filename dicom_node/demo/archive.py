@@ -24,6 +24,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
+from dicom_node.destinations.repairs import repair
 from dicom_node.status import CommitFailure, EventStatus, StoreStatus
 
 log = logging.getLogger(__name__)
@@ -221,6 +222,7 @@ def run_archive(
 def _send_report(association: Association, report: Dataset) -> bool:
     """Whether the peer took the report. Source: PS3.7 10.1.1."""
     kind = 2 if "FailedSOPSequence" in report else 1
+    repair(association)
     try:
         response, _ = association.send_n_event_report(report, kind, StorageCommitmentPushModel, PUSH_MODEL_INSTANCE)
     except (RuntimeError, ValueError):

@@ -6,7 +6,6 @@ Owns the switches of pynetdicom that are valid for the whole process. Knows no o
 from __future__ import annotations
 
 import math
-import queue
 import socket
 import threading
 import time
@@ -18,11 +17,11 @@ from typing import Any, Self, TypeVar
 
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.dul import DULServiceProvider
-from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA, MaximumLengthNotification, SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
+from dicom_node.destinations.repairs import repair
 from dicom_node.errors import EvenrayError, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_node.marks import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from dicom_node.settings import Dimse
@@ -36,9 +35,6 @@ BEAT_S = 2.0
 """Longest time between two beats while something is waited for."""
 SLACK_S = 5.0
 """What the library's own time-out has at most to be late by, before we end the association over its head."""
-QUEUED_PDUS = 8
-PIECE = 256 * 1024
-"""Longest PDU that we send: a peer that takes any length would else be sent a whole file as one."""
 
 T = TypeVar("T")
 Handlers = Sequence[tuple[evt.EventType, Callable[..., Any]]]
@@ -164,10 +160,7 @@ class Link:
             association.abort()
         if not association.is_established:
             raise self._not_opened(association)
-        association.dul.to_provider_queue = _PacedQueue(association.dul)
-        for item in association.acceptor.primitive.user_information:  # type: ignore[union-attr]
-            if isinstance(item, MaximumLengthNotification):
-                item.maximum_length_received = min(item.maximum_length_received or PIECE, PIECE)
+        repair(association)
         return association
 
     def _keep_socket(self, opened: socket.socket) -> None:
@@ -223,26 +216,6 @@ class _Entity(AE):
             created.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._opened(created.socket)
         return created
-
-
-class _PacedQueue(queue.Queue[Any]):
-    """The PDUs on their way to the socket: a few at a time, where the library would queue a whole file."""
-
-    def __init__(self, provider: DULServiceProvider) -> None:
-        super().__init__()
-        self._provider = provider
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Wait for room, only where data is sent. Raises ConnectionError when the association is gone."""
-        while isinstance(item, P_DATA):
-            # Sta6: data transfer; Sta8: the peer wants to release, but takes what is under way. Source: PS3.8 9.2.3.
-            state = self._provider.state_machine.current_state
-            if state not in ("Sta6", "Sta8") or not self._provider.is_alive():
-                raise ConnectionError("the association ended while data was sent")
-            if self.qsize() < QUEUED_PDUS:
-                break
-            time.sleep(0.0005)
-        super().put(item, block, timeout)
 
 
 def _rejection(peer: str, answer: A_ASSOCIATE) -> EvenrayError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ EXAM = Exam(("CR", "DX"), "CHEST", ("PA", "AP"))
 needs_data = pytest.mark.skipif(not (DATA / "index.csv").exists(), reason="public X-rays are not at ../shared/data")
 
 
-def image_of(grey: NDArray[np.floating] | torch.Tensor, levels: int = 4096, padding: torch.Tensor | None = None) -> Image:
+def image_of(
+    grey: NDArray[np.floating] | torch.Tensor, levels: int = 4096, padding: torch.Tensor | None = None
+) -> Image:
     """An image of (h, w) or (1, h, w) grey values, put on its codes."""
     values = torch.as_tensor(np.asarray(grey, dtype=np.float64))
     values = values[None] if values.ndim == 2 else values
@@ -28,7 +31,9 @@ def image_of(grey: NDArray[np.floating] | torch.Tensor, levels: int = 4096, padd
     return Image((codes / (levels - 1)).float(), padding, levels)
 
 
-def chest(height: int = 320, width: int = 288, seed: int = 0, lung: float = 0.3, bone: float = 0.06) -> NDArray[np.float64]:
+def chest(
+    height: int = 320, width: int = 288, seed: int = 0, lung: float = 0.3, bone: float = 0.06
+) -> NDArray[np.float64]:
     """(height, width) grey: air, a body, two lungs with ribs, a bright spine and abdomen, a little noise."""
     rng = np.random.default_rng(seed)
     size = 1 + 0.05 * rng.standard_normal(4)
@@ -45,9 +50,14 @@ def chest(height: int = 320, width: int = 288, seed: int = 0, lung: float = 0.3,
     return np.clip(grey, 0, 1)
 
 
-def references(count: int, lung: float = 0.3) -> list[Reference]:
+def references(count: int) -> list[Reference]:
     """References of different patients with one look."""
-    return [describe_reference(image_of(chest(seed=100 + i, lung=lung)), view="PA", source=f"drawn {i}") for i in range(count)]
+    return [_reference(number) for number in range(count)]
+
+
+@cache
+def _reference(number: int) -> Reference:
+    return describe_reference(image_of(chest(seed=100 + number)), view="PA", source=f"drawn {number}")
 
 
 def real(name: str) -> Image:
