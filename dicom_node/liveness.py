@@ -77,7 +77,11 @@ def running(folder: Path) -> list[str]:
     """The roles that hold a lock right now; takes no lock of its own for longer than the look."""
     roles = set()
     for path in folder.glob("*"):
-        handle = os.open(path, os.O_RDWR)
+        try:
+            handle = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            # Its process has just ended.
+            continue
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicom_node.liveness import Liveness
+from dicom_node.liveness import Liveness, running
 from dicom_node.settings import Settings
 from dicom_node.stopping import Stopping
 
@@ -71,7 +71,9 @@ class _Child:
 
 def run(settings: Settings, config: Path | None, state_dir: Path | None, stopping: Stopping) -> int:
     """Supervise until asked to stop, then drain; the exit code of the command."""
-    alone = Liveness(settings.state_dir / "locks", "serve", alone=True)
+    locks = settings.state_dir / "locks"
+    alone = Liveness(locks, "serve", alone=True)
+    _wait_for_predecessor(locks, stopping)
     options = ["--config", str(config)] if config else []
     options += ["--state-dir", str(state_dir.resolve())] if state_dir else []
     children = [
@@ -92,13 +94,22 @@ def run(settings: Settings, config: Path | None, state_dir: Path | None, stoppin
     return code
 
 
+def _wait_for_predecessor(locks: Path, stopping: Stopping) -> None:
+    """A supervisor that was killed leaves a listener that still drains: until it ends, lock and port are its own."""
+    deadline = time.monotonic() + DRAIN_S
+    if "listen" in running(locks):
+        log.info("the listener of an earlier start is still ending: waiting for it")
+    while "listen" in running(locks) and time.monotonic() < deadline and not stopping.asked:
+        stopping.wait(0.2)
+
+
 def _drain(children: Sequence[_Child]) -> None:
     """SIGTERM to all, time to finish, SIGKILL to what is left. The spool and the ledger survive either."""
-    running = [child.process for child in children if child.process is not None]
-    for process in running:
+    started = [child.process for child in children if child.process is not None]
+    for process in started:
         process.terminate()
     deadline = time.monotonic() + DRAIN_S
-    for process in running:
+    for process in started:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:

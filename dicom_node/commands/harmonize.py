@@ -33,7 +33,7 @@ STYLES = {Outcome.HARMONIZED: "green", Outcome.REFUSED: "yellow", Outcome.UNREAD
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What became of one input. Without a decision `fault` says why there is none."""
+    """What became of one input. `fault` says why there is no decision, or why its image could not be written."""
 
     file: str
     decision: Decision | None = None
@@ -45,7 +45,7 @@ class Line:
 
     @property
     def failed(self) -> bool:
-        return self.decision is None or self.decision.outcome is Outcome.UNREADABLE
+        return bool(self.fault) or self.decision is None or self.decision.outcome is Outcome.UNREADABLE
 
 
 def harmonize(source: Path, target: Path, config: Path | None, bank: str | None, methods: tuple[str, ...]) -> int:
@@ -159,9 +159,12 @@ class _Work:
             study = reported[0].header.study_instance_uid
             try:
                 made = make_report(reported, self._settings.site)
-                self._write(f"{study}/{made.sop_instance_uid}.dcm", made.content)
-            except (ResultInvalid, BadInput) as fault:
-                faults.append(f"report of study {study}: {fault}")
+            except ResultInvalid as fault:
+                why = str(fault)
+            else:
+                why = self._write(f"{study}/{made.sop_instance_uid}.dcm", made.content)
+            if why:
+                faults.append(f"report of study {study}: {why}")
         return len(studies) - len(faults), faults
 
     def _object(self, file: Path, name: str) -> Line:
@@ -173,13 +176,10 @@ class _Work:
                 raise BadInput(f"another object has its SOP Instance UID, {before.file}: give it a run of its own")
             return replace(before, file=name, remark=f"the same object as {before.file}", reported=None)
         decision, made = self._processor.decide(file, header, calling_ae="", source_digest=digest)
-        written = ""
-        for one in made:
-            written = f"{header.study_instance_uid}/{one.sop_instance_uid}.dcm"
-            self._write(written, one.content)
         results = tuple((one.sop_class_uid, one.sop_instance_uid) for one in made)
-        reported = Reported(source=file, header=header, decision=decision, results=results)
-        line = Line(name, decision, written=written, reported=reported)
+        line = Line(name, decision, reported=Reported(source=file, header=header, decision=decision, results=results))
+        for one in made:
+            line = self._kept(line, f"{header.study_instance_uid}/{one.sop_instance_uid}.dcm", one.content)
         self._seen[header.study_key, header.sop_instance_uid] = line
         return line
 
@@ -189,20 +189,24 @@ class _Work:
         route = next((r for r in self._settings.routes if r.bank in (bank, "auto")), Route(name="pictures"))
         decision, codes = self._processor.decide_picture(read_png(file), bank, route.methods, source_digest=digest)
         if codes is not None:
-            self._write(name, encode_png(codes))
-            return Line(name, decision, written=name)
+            return self._kept(Line(name, decision), name, encode_png(codes))
         stale = (self._target / name).exists()
         return Line(name, decision, remark=f"{self._target / name} is of an earlier run" if stale else "")
 
-    def _write(self, name: str, content: bytes) -> None:
-        """Write durably under OUT; the same bytes again change nothing. Raises BadInput where others are there."""
+    def _kept(self, line: Line, name: str, content: bytes) -> Line:
+        """The line once its image is written, or with why it could not be."""
+        why = self._write(name, content)
+        return replace(line, fault=why) if why else replace(line, written=name)
+
+    def _write(self, name: str, content: bytes) -> str:
+        """Write durably under OUT; the same bytes again change nothing. Where others are there: that, and a remedy."""
         path = self._target / name
         if path.exists():
-            if not path.is_file() or path.read_bytes() != content:
-                raise BadInput(f"{path}: something else is there, of an earlier run perhaps: choose another folder")
-            return
+            same = path.is_file() and path.read_bytes() == content
+            return "" if same else f"{path}: something else is there, of an earlier run perhaps: choose another folder"
         _make(path.parent)
         write_durably(path, content)
+        return ""
 
 
 def _make(folder: Path) -> None:
@@ -231,7 +235,7 @@ def _print(lines: Sequence[Line], faults: Sequence[str], reports: int, target: P
             failed = (line.file, "-", "-", "-")
             shown.add_row(*map(cell, failed), cell("not used", "bold red"), cell(line.fault))
             continue
-        reason = f"{decision.reason}; {line.remark}" if line.remark else decision.reason
+        reason = "; ".join(filter(None, (decision.reason, line.remark, line.fault)))
         facts = (line.file, decision.exam or f"as {decision.bank}", _distance(decision), decision.method or "-")
         outcome = cell(decision.outcome.value, STYLES.get(decision.outcome, ""))
         shown.add_row(*map(cell, facts), outcome, cell(reason))

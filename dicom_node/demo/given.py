@@ -21,10 +21,14 @@ class Given:
     """SOP Instance UID."""
 
     @property
+    def title(self) -> str:
+        """The name without what every file's name ends in."""
+        return self.name.removesuffix(".dcm")
+
+    @property
     def slug(self) -> str:
         """The start of the names of its pictures: `2-umbra`."""
-        stem = self.name.removesuffix(".dcm")
-        return f"{self.number}-{re.sub(r'[^a-z0-9]+', '-', stem.lower()).strip('-')[:40] or 'image'}"
+        return f"{self.number}-{re.sub(r'[^a-z0-9]+', '-', self.title.lower()).strip('-')[:40] or 'image'}"
 
 
 def made_uid(*words: str) -> str:

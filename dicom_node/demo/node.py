@@ -51,9 +51,14 @@ def configure(place: Place) -> Settings:
     head = (
         "# Written by `evenray demo`: the embedded default on other ports, in this folder, with shorter quiet times.\n"
     )
-    stated = changed.model_dump(mode="json", exclude_unset=True)
+    stated = changed.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     place.config.write_text(head + yaml.safe_dump(stated, sort_keys=False), encoding="utf-8")
     return settings_file.load(place.config)
+
+
+def usual_quiet() -> Assembly:
+    """The quiet times of the embedded configuration, to say what the demo changed."""
+    return settings_file.load(None).assembly
 
 
 def pacs_of(settings: Settings) -> Dimse:

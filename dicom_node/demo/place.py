@@ -94,10 +94,20 @@ def _lock(handle: int, root: Path) -> None:
 
 def _clear(place: Place) -> None:
     """Remove what a demo writes, by name: what a person has put beside it stays."""
-    for old in (place.state, place.sent, place.archive, place.pictures, place.reports):
+    for old in (
+        place.state,
+        place.sent,
+        place.archive,
+        place.pictures,
+        place.reports,
+        place.config,
+        place.log,
+        place.overview,
+    ):
+        # A link is removed, never what it points to.
         if old.is_dir() and not old.is_symlink():
             shutil.rmtree(old)
-    for old in (place.config, place.log, place.overview):
-        old.unlink(missing_ok=True)
+        else:
+            old.unlink(missing_ok=True)
     for new in (place.sent, place.pictures, place.reports):
         new.mkdir(exist_ok=True)

@@ -15,7 +15,8 @@ from dicom_node.demo.archive import Archive, Held
 from dicom_node.demo.findings import MISSING, Finding, read_back
 from dicom_node.demo.gather import gather
 from dicom_node.demo.given import Given
-from dicom_node.demo.node import CALLING_AE, LOOPBACK, QUIET, Node, configure, pacs_of, running
+from dicom_node.demo.node import CALLING_AE, LOOPBACK, Node, configure, pacs_of, running, usual_quiet
+from dicom_node.demo.noise import diverted
 from dicom_node.demo.place import Place, cleared
 from dicom_node.demo.progress import PLAIN_WIDTH, step
 from dicom_node.demo.study import ROOMS, make_study
@@ -50,23 +51,25 @@ def show(source: Path | None, out: Path) -> int:
         settings = configure(place)
         _introduce(console, place, settings)
         run = _through_the_node(console, place, settings, source)
-        findings, more = _look(settings, run)
+        findings, more = _look(settings, run, place.log)
         faults = [*run.faults, *more]
-        drawn = _draw(console, place, findings)
+        with diverted(place.log):
+            drawn = _draw(console, place, findings)
         _tell(console, place, findings, drawn)
         _conclude(console, findings, faults, run.standing, time.monotonic() - begun)
     return Exit.FAILED if faults else Exit.DONE
 
 
 def _introduce(console: Console, place: Place, settings: Settings) -> None:
-    listen, pacs = settings.listen, pacs_of(settings)
+    listen, pacs, quiet, usual = settings.listen, pacs_of(settings), settings.assembly, usual_quiet()
     lines = (
         "Evenray demo: images go from a modality through the node to a PACS. Nothing leaves this machine.",
-        f"  node     {listen.ae_title} on {listen.host}:{listen.port}",
-        f"  archive  {pacs.ae_title} on {pacs.host}:{pacs.port}, plays the PACS and confirms what it keeps",
-        f"  settings {place.config}: the embedded default, but other ports, and a study is complete after",
-        f"           {QUIET.quiet_after_release_s:g} s of quiet instead of 5 s, so that you need not wait",
-        f"  folder   {place.root}: what the archive received, pictures, reports, the node's state and log",
+        f"  node      {listen.ae_title} on {listen.host}:{listen.port}",
+        f"  archive   {pacs.ae_title} on {pacs.host}:{pacs.port}; it plays the PACS and confirms what it keeps",
+        f"  settings  {place.config}: the embedded default on free ports, and quicker: a study is complete after",
+        f"            {quiet.quiet_after_release_s:g} s of quiet instead of {usual.quiet_after_release_s:g} s"
+        f" ({quiet.quiet_s:g} s instead of {usual.quiet_s:g} s while its association is open)",
+        f"  folder    {place.root}: what the archive received, pictures, reports, the node's state and log",
     )
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
@@ -147,7 +150,7 @@ def _wait(console: Console, node: Node, settings: Settings, expected: int) -> St
         ledger.close()
 
 
-def _look(settings: Settings, run: _Run) -> tuple[list[Finding], list[str]]:
+def _look(settings: Settings, run: _Run, log: Path) -> tuple[list[Finding], list[str]]:
     """What the archive holds of every image, and what a person would have to look at."""
     ledger = Ledger(settings.state_dir / "ledger.sqlite")
     try:
@@ -155,7 +158,8 @@ def _look(settings: Settings, run: _Run) -> tuple[list[Finding], list[str]]:
     finally:
         ledger.close()
     stranded = {row["uid"]: f"{row['state']}: {row['note']}" for row in attention if row["what"] == "instance"}
-    findings = read_back(run.given, run.held, stranded)
+    with diverted(log):
+        findings = read_back(run.given, run.held, stranded)
     faults = [f"{row['what']}:{row['id']} is {row['state']}: {row['note']}" for row in attention]
     for one in findings:
         faults += [f"{one.given.number} {one.given.name}: {fault}" for fault in one.faults]
@@ -186,19 +190,24 @@ def _draw(console: Console, place: Place, findings: Sequence[Finding]) -> dict[i
 
 
 def _tell(console: Console, place: Place, findings: Sequence[Finding], drawn: dict[int, Path]) -> None:
+    """The report first, because it is long; what matters most stands last, where a terminal shows it."""
     reports = _write_reports(place, findings)
-    console.print()
-    console.print(tables.decisions(findings))
     console.print()
     if reports:
         first = next(iter(reports))
-        console.print(f"The report as the archive holds it, {first}", style="bold", markup=False)
-        console.print(tables.abridged(render_report(first)), markup=False, soft_wrap=True)
-    console.print(tables.results(findings, place, drawn))
-    console.print(f"  overview   {place.overview}", markup=False, soft_wrap=True)
-    for report, text in reports.items():
-        console.print(f"  report     {report}", markup=False, soft_wrap=True)
-        console.print(f"             as text: {text}", markup=False, soft_wrap=True)
+        others = f" (the first of {len(reports)}: one a study)" if len(reports) > 1 else ""
+        console.print(f"The report as the archive holds it{others}", style="bold", markup=False)
+        names = {one.given.uid: f"{one.given.number} {one.given.title}" for one in findings}
+        console.print(tables.abridged(render_report(first), names), markup=False, soft_wrap=True)
+    console.print(tables.decisions(findings))
+    console.print()
+    made = sum(one.image is not None for one in findings)
+    if made:
+        console.print(tables.results(findings, place, drawn))
+    if made < len(findings):
+        console.print(f"  the other {len(findings) - made} were not changed: the archive has their originals as sent")
+    console.print(f"  overview  {place.overview}", markup=False, soft_wrap=True)
+    console.print(f"  reports   {len(reports)} in {place.archive}; as text in {place.reports}", soft_wrap=True)
 
 
 def _write_reports(place: Place, findings: Sequence[Finding]) -> dict[Path, Path]:

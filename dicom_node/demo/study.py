@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from engine.phantom import Phantom, make_phantom
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from dicom_node.demo.given import Given, made_uid
+from engine.phantom import Phantom, make_phantom
 
 SEED = 1
 SIZE = (1224, 1024)

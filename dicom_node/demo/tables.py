@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from dicom_node.demo.findings import MISSING, Finding
 from dicom_node.demo.place import Place
 from dicom_node.records import Measured, Outcome
 
-REASON_LENGTH = 110
+REASON_LENGTH = 130
 NOTHING = "-"
 STYLES = {
     Outcome.HARMONIZED.value: "bold green",
@@ -29,40 +29,43 @@ STYLES = {
 
 def decisions(findings: Sequence[Finding]) -> Table:
     """One row an image: what was decided, and the numbers that decided."""
-    made = _table("What was decided (read back from the reports in the archive)")
-    made.add_column("image", overflow="fold", max_width=18)
-    made.add_column("exam", overflow="fold", max_width=12)
+    made = _table("What was decided, as the reports in the archive say")
+    made.add_column("", no_wrap=True, justify="right")
+    made.add_column("image", overflow="fold", min_width=10, max_width=24)
+    made.add_column("exam", no_wrap=False, max_width=12)
     made.add_column("style distance\nbefore -> after", no_wrap=True)
-    made.add_column("method", overflow="fold", max_width=12)
-    made.add_column("anatomy check", overflow="fold", max_width=22)
     made.add_column("outcome", no_wrap=True)
-    made.add_column("reason", overflow="fold")
+    made.add_column("method and\nanatomy check", max_width=24)
+    made.add_column("reason")
     for one in findings:
         made.add_row(
-            cell(f"{one.given.number} {one.given.name}"),
+            str(one.given.number),
+            cell(one.given.title),
             cell(one.exam or NOTHING),
             distances(one) or NOTHING,
-            cell(one.method or NOTHING),
-            anatomy(one.figures) or NOTHING,
             cell(one.outcome, STYLES.get(one.outcome, "")),
+            "\n".join(filter(None, (one.method, *anatomy(one.figures)))) or NOTHING,
             cell(reason(one)),
         )
     return made
 
 
-def results(findings: Sequence[Finding], place: Place, pictures: dict[int, Path]) -> Table:
-    """One row an image: where what was made of it lies."""
-    made = _table(f"Where the results are (in {place.root})")
-    made.add_column("image", overflow="fold", max_width=18)
-    made.add_column("harmonized image in the archive", overflow="fold")
+def results(findings: Sequence[Finding], place: Place, pictures: Mapping[int, Path]) -> Table:
+    """One row a harmonized image: where it and its picture lie."""
+    made = _table(f"Where the harmonized images are, in {place.root}")
+    made.add_column("", no_wrap=True, justify="right")
+    made.add_column("image", overflow="fold", min_width=10, max_width=24)
+    made.add_column("in the archive", overflow="fold")
     made.add_column("picture", overflow="fold")
     for one in findings:
         picture = pictures.get(one.given.number)
-        made.add_row(
-            cell(f"{one.given.number} {one.given.name}"),
-            cell(_inside(one.image, place)) if one.image else cell("none: the original stays as it is", "dim"),
-            cell(_inside(picture, place)) if picture else NOTHING,
-        )
+        if one.image:
+            made.add_row(
+                str(one.given.number),
+                cell(one.given.title),
+                cell(one.image.relative_to(place.root)),
+                cell(picture.relative_to(place.root)) if picture else NOTHING,
+            )
     return made
 
 
@@ -75,7 +78,7 @@ def distances(one: Finding) -> str:
     return f"{one.before:.2f}{after}{limit}"
 
 
-def anatomy(figures: Sequence[Measured]) -> str:
+def anatomy(figures: Sequence[Measured]) -> list[str]:
     """The figures that a person asks for first, and every one that did not pass."""
     found = {figure.name: figure for figure in figures}
     said = []
@@ -85,8 +88,7 @@ def anatomy(figures: Sequence[Measured]) -> str:
         said.append(f"slope {found['minimum_slope'].value:.2f} to {found['maximum_slope'].value:.2f}")
     if "clipped_share" in found:
         said.append(f"clipped {found['clipped_share'].value:.1%}")
-    said += [_failed(figure) for figure in figures if not figure.passed]
-    return "\n".join(said)
+    return said + [_failed(figure) for figure in figures if not figure.passed]
 
 
 def reason(one: Finding) -> str:
@@ -97,28 +99,32 @@ def reason(one: Finding) -> str:
     return "; ".join([said, *one.faults])
 
 
-def abridged(report: str) -> str:
-    """A report's text with each run of references as one line: there are sixteen an image, all of one kind."""
+def abridged(report: str, names: Mapping[str, str]) -> str:
+    """A report's text with the images' names beside their UIDs, and each run of references as one line.
+
+    There are sixteen references an image, all of one kind.
+    """
     lines: list[str] = []
     for is_reference, group in groupby(report.splitlines(), lambda line: line.startswith("  reference: ")):
         found = list(group)
-        lines += [f"  references: {len(found)}, named in the report"] if is_reference and len(found) > 1 else found
+        if is_reference and len(found) > 1:
+            lines.append(f"  references: {len(found)}, named in the report")
+        else:
+            lines += [_named(line, names) for line in found]
     return "\n".join(lines) + "\n"
 
 
+def _named(line: str, names: Mapping[str, str]) -> str:
+    uid = line.partition("  ")[2]
+    return f"{line}  (image {names[uid]})" if uid in names else line
+
+
 def _failed(figure: Measured) -> str:
+    name = figure.name.replace("_", " ")
     if figure.limit is None:
-        return f"{_plain(figure.name)} {figure.value:.2f}"
+        return f"{name} {figure.value:.2f}"
     side = "at least" if figure.at_least else "at most"
-    return f"{_plain(figure.name)} {figure.value:.2f}, {side} {figure.limit:.2f} needed"
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _inside(path: Path, place: Place) -> str:
-    return str(path.relative_to(place.root))
+    return f"{name} {figure.value:.2f}, needed is {side} {figure.limit:.2f}"
 
 
 def _table(title: str) -> Table:

@@ -27,6 +27,7 @@ from pydicom.uid import (
     JPEGTransferSyntaxes,
 )
 
+from dicom_node.codecs import Frame, decode
 from dicom_node.errors import Unreadable
 
 FAULTS = (
@@ -46,6 +47,7 @@ FAULTS = (
 """What pydicom and its decoders raise on damaged bytes; never OSError, which is the disk's fault."""
 ALWAYS_LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
 JPEG_FAMILY = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
+PIXEL_DATA = 0x7FE00010
 END_MARKER = b"\xff\xd9"
 """End of a JPEG, JPEG-LS or JPEG 2000 code stream. Source: ITU-T T.81 B.1.1.3, T.87 C.1, T.800 A.4.4."""
 TAIL = 16
@@ -76,13 +78,10 @@ def transcode(source: Path, target: Path, transfer_syntax_uid: str) -> None:
 def _decode(dataset: FileDataset) -> None:
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated and "PixelData" in dataset:
-        if syntax in JPEG_FAMILY:
-            _check_ends(dataset)
-        # Colour stays in the space it was compressed in, as converting it would round.
-        dataset.decompress(as_rgb=False, generate_instance_uid=False)
-        if str(dataset.get("PhotometricInterpretation", "")).startswith("YBR_FULL"):
-            # Decoders give every pixel its chroma; the library leaves the name of the subsampled form.
-            dataset.PhotometricInterpretation = "YBR_FULL"
+        if dataset.get("SamplesPerPixel", 1) == 1 and dataset.get("BitsAllocated") in (8, 16):
+            _decode_grey(dataset)
+        else:
+            _decode_colour(dataset)
         if syntax in ALWAYS_LOSSY and not dataset.get("LossyImageCompression"):
             dataset.LossyImageCompression = "01"
     if not syntax.is_little_endian:
@@ -93,6 +92,47 @@ def _decode(dataset: FileDataset) -> None:
             element.value = np.frombuffer(element.value, f">u{WORD_BYTES[element.VR]}").byteswap().tobytes()
         # Every value has been decoded by now; the library would refuse to write what it believes is big endian.
         dataset.set_original_encoding(False, True)
+
+
+def _decode_grey(dataset: FileDataset) -> None:
+    """By our own decoders, which refuse damaged frames and know every syntax that the node receives."""
+    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    signed = dataset.get("PixelRepresentation") == 1
+    frames = []
+    for data in generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)):
+        words, _ = decode(
+            Frame(
+                data=data,
+                syntax=str(dataset.file_meta.TransferSyntaxUID),
+                rows=int(dataset.Rows),
+                columns=int(dataset.Columns),
+                bits_allocated=allocated,
+                bits_stored=stored,
+                signed=signed,
+            )
+        )
+        values = words.astype(np.uint16) & ((1 << stored) - 1)
+        if signed:
+            # Decoded values lie in the low bits without their sign. Source: PS3.5 8.1.1 (two's complement).
+            values |= np.where(values >> (stored - 1) & 1, 0xFFFF << stored & 0xFFFF, 0).astype(np.uint16)
+        frames.append(values.astype("u1" if allocated == 8 else "<u2").tobytes())
+    pixels = b"".join(frames)
+    # A new element, because the old one remembers that its length was undefined. Source: PS3.5 A.2 (VR), 8.1.1 (pad).
+    dataset[PIXEL_DATA] = DataElement(PIXEL_DATA, "OB" if allocated == 8 else "OW", pixels + b"\0" * (len(pixels) % 2))
+    dataset.HighBit = stored - 1
+    for offsets in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+        if offsets in dataset:
+            del dataset[offsets]
+
+
+def _decode_colour(dataset: FileDataset) -> None:
+    if dataset.file_meta.TransferSyntaxUID in JPEG_FAMILY:
+        _check_ends(dataset)
+    # Colour stays in the space it was compressed in, as converting it would round.
+    dataset.decompress(as_rgb=False, generate_instance_uid=False)
+    if str(dataset.get("PhotometricInterpretation", "")).startswith("YBR_FULL"):
+        # Decoders give every pixel its chroma; the library leaves the name of the subsampled form.
+        dataset.PhotometricInterpretation = "YBR_FULL"
 
 
 def _check_ends(dataset: FileDataset) -> None:

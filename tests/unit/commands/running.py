@@ -6,12 +6,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from dicom_node.cli import main
@@ -20,7 +22,10 @@ from tests import dicom_files
 
 NAME = "Quetzalcoatl^Wilhelmine"
 """A patient's name that nothing else could print by chance."""
-PREFERRED, OTHER = "aldane", "corvax"
+PREFERRED, OTHER, HARD = "Norlund", "Umbra", "Graven"
+"""Vendors: the look that is wanted, one that can be brought there, and one that can not."""
+QUICK = "Quick"
+"""No chest at all, only some smooth picture, where a test does not depend on what is shown."""
 SIDE = 256
 
 
@@ -60,9 +65,34 @@ def config(folder: Path, *more: str) -> Path:
 ROUTE = "routes: [{name: radiographs}]"
 
 
-def chest(path: Path, seed: int, vendor: str = PREFERRED, **attributes: Any) -> Path:
+@dataclass(frozen=True)
+class _Picture:
+    codes: NDArray[np.uint16]
+    bits: int
+    inverted: bool
+
+    @property
+    def shown(self) -> NDArray[np.float64]:
+        share = self.codes / (2**self.bits - 1)
+        return 1 - share if self.inverted else share
+
+
+@cache
+def _made(seed: int, vendor: str) -> _Picture:
+    if vendor != QUICK:
+        made = make_phantom(seed, vendor, SIDE)
+        return _Picture(made.codes, made.bits, made.inverted)
+    rng = np.random.default_rng(seed)
+    waves = rng.normal(size=(6, 6))
+    y, x = np.mgrid[0:64, 0:64] / 64
+    sum_ = sum(w * np.cos(np.pi * (i * y + j * x)) for (i, j), w in np.ndenumerate(waves))
+    share = (sum_ - sum_.min()) / np.ptp(sum_)
+    return _Picture(np.rint(share * 4095).astype(np.uint16), 12, inverted=False)
+
+
+def chest(path: Path, seed: int, vendor: str = QUICK, **attributes: Any) -> Path:
     """An invented chest radiograph as a DX file; UIDs differ by seed and vendor."""
-    made = make_phantom(seed, vendor, SIDE)
+    made = _made(seed, vendor)
     number = f"1.2.3.{seed}.{sum(vendor.encode())}"
     given = {
         "instance": f"{number}.1",
@@ -78,13 +108,13 @@ def chest(path: Path, seed: int, vendor: str = PREFERRED, **attributes: Any) -> 
     return dicom_files.write(path, dicom_files.dataset("DX", made.codes, bits=made.bits, **given))
 
 
-def picture(path: Path, seed: int, vendor: str = PREFERRED, *, bits: int = 16) -> Path:
+def picture(path: Path, seed: int, vendor: str = QUICK, *, bits: int = 16) -> Path:
     """The same as a grey PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    codes = np.rint(make_phantom(seed, vendor, SIDE).shown * (2**bits - 1))
+    codes = np.rint(_made(seed, vendor).shown * (2**bits - 1))
     Image.fromarray(codes.astype(np.uint8 if bits == 8 else np.uint16)).save(path)
     return path
 
 
-def chests(folder: Path, seeds: Sequence[int], vendor: str = PREFERRED) -> list[Path]:
+def chests(folder: Path, seeds: Sequence[int], vendor: str = QUICK) -> list[Path]:
     return [chest(folder / f"{vendor}-{seed}.dcm", seed, vendor) for seed in seeds]
