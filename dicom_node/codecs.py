@@ -99,8 +99,9 @@ def _jpeg(frame: Frame) -> Words:
     words = _gdcm(frame.data, frame, process, precision)
     # The IJG libraries fill up a scan that ends too early and tell nobody. Noise behind a complete scan is never
     # looked at; where it changes the picture, the scan had missed something.
-    end = frame.data.rindex(END_MARKER)
-    if not np.array_equal(words, _gdcm(frame.data[:end] + NOISE + END_MARKER, frame, process, precision)):
+    # Fill bytes (T.81 B.1.1.2) before the end marker are no data; with noise behind them they would form a marker.
+    scan = frame.data[: frame.data.rindex(END_MARKER)].rstrip(b"\xff")
+    if not np.array_equal(words, _gdcm(scan + NOISE + END_MARKER, frame, process, precision)):
         raise ValueError("the scan ends before the picture is complete")
     return words
 

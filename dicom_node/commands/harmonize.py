@@ -242,7 +242,7 @@ def _print(lines: Sequence[Line], faults: Sequence[str], reports: int, target: P
     console().print(shown)
     images = len({line.written for line in lines if line.written})
     typer.echo(f"{target}: {images} harmonized image(s), {reports} DICOM report(s), {REPORT}")
-    if any(line.decision and not line.written for line in lines):
+    if any(line.decision and line.decision.outcome is not Outcome.HARMONIZED for line in lines):
         typer.echo("No image is written where nothing was harmonized: the original is the image to use.")
     for fault in faults:
         typer.echo(f"not written: {fault}", err=True)

@@ -53,4 +53,6 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[], None]]:
     try:
         yield step
     finally:
-        bar.stop()
+        # Stopping a bar that was never shown would print an empty line.
+        if bar.live.is_started:
+            bar.stop()

@@ -19,7 +19,6 @@ from dicom_node.demo.node import CALLING_AE, LOOPBACK, Node, configure, pacs_of,
 from dicom_node.demo.noise import diverted
 from dicom_node.demo.place import Place, cleared
 from dicom_node.demo.progress import PLAIN_WIDTH, step
-from dicom_node.demo.study import ROOMS, make_study
 from dicom_node.demo.watch import Standing, wait_until_settled
 from dicom_node.errors import Stop
 from dicom_node.exits import Exit
@@ -88,7 +87,7 @@ def _through_the_node(console: Console, place: Place, settings: Settings, source
             faults = _send(console, node, given)
             accepted = len(given) - len(faults)
             standing = _wait(console, node, settings, accepted)
-            with step(console, "ending the node, which finishes what it has in hand"):
+            with step(console, "ending the node"):
                 node.drain()
     finally:
         archive.stop()
@@ -111,7 +110,10 @@ def _archive(place: Place, settings: Settings) -> Archive:
 
 def _given(console: Console, place: Place, source: Path | None) -> list[Given]:
     if source is None:
-        with step(console, f"drawing one invented chest as {len(ROOMS)} invented vendors would show it") as drawing:
+        with step(console, "drawing an invented chest as several vendors would show it") as drawing:
+            # Imported here: the phantom brings torch, which takes seconds that a person should not wait in silence.
+            from dicom_node.demo.study import ROOMS, make_study  # noqa: PLC0415
+
             return make_study(
                 place.sent, step=lambda done: drawing.tell(f"{done} of {len(ROOMS)} images", done / len(ROOMS))
             )
@@ -144,7 +146,7 @@ def _send(console: Console, node: Node, given: Sequence[Given]) -> list[str]:
 def _wait(console: Console, node: Node, settings: Settings, expected: int) -> Standing:
     ledger = Ledger(settings.state_dir / "ledger.sqlite")
     try:
-        with step(console, "the node decides, delivers and waits for the archive's confirmation") as waiting:
+        with step(console, "the node works") as waiting:
             return wait_until_settled(ledger, expected=expected, check=node.check, tell=waiting.tell)
     finally:
         ledger.close()

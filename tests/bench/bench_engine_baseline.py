@@ -82,8 +82,8 @@ def machine() -> str:
     if cpuinfo.exists():
         named = [line.split(":", 1)[1] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = " ".join(named[0].split()) if named else model
-    load = os.getloadavg()[0]
-    return f"{model}, {torch.get_num_threads()} threads, load {load:.1f}, Python {platform.python_version()}, torch {torch.__version__}"
+    load = f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
+    return f"{model}, {load}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def image_sets(data: Path, bank: Bank) -> dict[str, list[Image]]:

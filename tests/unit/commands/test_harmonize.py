@@ -174,7 +174,8 @@ def test_nothing_that_is_there_is_overwritten(home: Path, tmp_path: Path) -> Non
     (out / "far.png").write_text("precious")
     ran = run(home, home / "in" / "b" / "far.png", out)
     assert ran.code == 1
-    assert "choose another folder" in ran.out
+    assert "far.png: something else is there" in decisions(out)["far.png"]["fault"]
+    assert decisions(out)["far.png"]["decision"]["outcome"] == "harmonized"
     assert (out / "far.png").read_text() == "precious"
     (out / "report.json").write_text('{"mine": 1}')
     ran = run(home, home / "in" / "b" / "far.png", out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stderr
 from io import StringIO
 
 from rich.console import Console
@@ -17,7 +18,9 @@ def test_names_are_neither_markup_nor_control_codes() -> None:
     assert "[red]x[/red]?[2J.dcm" in out.getvalue()
 
 
-def test_no_bar_is_drawn_where_nobody_looks() -> None:
-    with progress("working", 2) as step:
+def test_nothing_is_drawn_where_nobody_looks() -> None:
+    out = StringIO()
+    with redirect_stderr(out), progress("working", 2) as step:
         step()
         step()
+    assert out.getvalue() == ""

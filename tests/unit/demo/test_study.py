@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine.phantom import make_phantom
 from pydicom import dcmread
 
 from dicom_node.demo.study import PATIENT, ROOMS, SEED, make_study
 from dicom_node.header import read_header
 from dicom_node.pixels import read_display
+from engine.phantom import make_phantom
 from tests.peers import require
 
 SMALL = (160, 134)

@@ -63,9 +63,11 @@ def test_every_depth_and_sign_comes_out_as_it_went_in(
 
 
 @pytest.mark.peers
-def test_jpeg_lossless_of_dcmtk_keeps_every_value(tmp_path: Path) -> None:
-    sent = parcel(tmp_path, "1.2.3")
-    dcmtk("dcmcjpeg", "+e1", sent.path, tmp_path / "jpeg.dcm")
+@pytest.mark.parametrize("size", [33, 512])
+@pytest.mark.parametrize("process", [["+e1"], *(["+el", "+sv", str(n)] for n in range(1, 8))], ids=" ".join)
+def test_jpeg_lossless_of_dcmtk_keeps_every_value(process: list[str], size: int, tmp_path: Path) -> None:
+    sent = parcel(tmp_path, "1.2.3", size=size)
+    dcmtk("dcmcjpeg", *process, sent.path, tmp_path / "jpeg.dcm")
     transcode(tmp_path / "jpeg.dcm", tmp_path / "out.dcm", ExplicitVRLittleEndian)
     assert np.array_equal(pixels_of(tmp_path / "out.dcm"), pixels_of(sent.path))
 

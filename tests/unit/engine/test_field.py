@@ -66,6 +66,15 @@ def test_padding_is_outside() -> None:
     assert not mask[:99].any()
 
 
+def test_a_light_grey_shutter_below_a_bright_abdomen_is_outside() -> None:
+    grey = chest(512, 460)
+    grey[60:64, 100:300] = 1.0
+    grey[450:] = 0.92
+    mask = field_of(grey)
+    assert mask[452:].mean() < 0.05
+    assert mask[380:440, 60:400].mean() > 0.9
+
+
 def test_a_smooth_bright_abdomen_is_no_shutter() -> None:
     y = np.mgrid[0:512, 0:460][0]
     bright = np.where(y > 300, 0.78 + 0.001 * (y - 300), chest(512, 460))
@@ -88,7 +97,7 @@ def test_padding_everywhere_falls_back_to_every_pixel() -> None:
 
 def test_a_field_too_small_to_be_true_falls_back() -> None:
     grey = np.zeros((512, 512))
-    grey[250:262, 250:262] = np.linspace(0.2, 1, 144).reshape(12, 12)
+    grey[230:280, 230:280] = 0.3 + 0.7 * np.random.default_rng(0).random((50, 50))
     assert find_field(working_image(image_of(grey))).source is FieldSource.NON_PADDING
 
 

@@ -48,6 +48,12 @@ def test_a_known_displacement_is_recovered(moved: Alignment) -> None:
     assert after < before / 2
 
 
+def test_the_matrix_scales_along_the_image_axes_and_then_turns() -> None:
+    found = matrix(Alignment("known", tx=0.1, ty=-0.2, sx=1.2, sy=0.9, theta_rad=math.pi / 6))
+    half, long = 0.5, math.sqrt(3) / 2
+    assert np.allclose(found, [[1.2 * long, -0.9 * half, 0.1], [1.2 * half, 0.9 * long, -0.2]])
+
+
 def test_an_image_on_the_frame_hardly_moves() -> None:
     layout = layout_of(in_a_margin())
     found = estimate(layout, mean_frame([layout.geometry]), 0.8)

@@ -57,6 +57,11 @@ def test_codes_and_values_are_each_others_inverse(levels: int) -> None:
     assert torch.equal(grey_codes(Image(wide, padding, levels))[:, :, : values.shape[2]], codes)
 
 
+def test_a_table_takes_the_nearest_code_half_up_and_never_leaves_the_range() -> None:
+    greys = np.array([-0.1, 0.49 / 255, 0.5 / 255, 0.51 / 255, 1.45 / 255, 1.2])
+    assert to_lut(greys, 256).tolist() == [0, 0, 1, 1, 1, 255]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_proposal_lies_on_the_codes_and_is_its_table(method: str, dark: Source, target: Target) -> None:
     proposal = HARMONIZERS[method].harmonize(dark, target)

@@ -52,6 +52,13 @@ def test_the_amplitudes_by_grey_add_up_to_the_energies() -> None:
     assert np.allclose(np.log(detail.amplitude.sum(axis=1) + 1e-4), descriptor.energies)
 
 
+def test_the_edge_of_the_field_is_no_detail() -> None:
+    mask = np.zeros((512, 400), bool)
+    mask[100:300, 50:250] = True
+    grey = np.where(mask, 0.6, 0.0).astype(np.float32)
+    assert np.allclose(describe(grey, mask)[0].energies, np.log(1e-4), atol=0.01)
+
+
 CHANGES = {
     "brighter": lambda g, t: g ** (1 - 0.5 * t),
     "darker": lambda g, t: g ** (1 + 1.5 * t),
