@@ -35,8 +35,9 @@ class Standing:
         return everyone and self.open_batches == 0 and self.kept + self.parked == self.objects
 
     def words(self, expected: int) -> str:
-        said = f"{self.decided} of {expected} images decided, {self.kept} of {self.objects} objects confirmed by the archive"
-        return said + (f", {self.parked} parked" if self.parked else "")
+        decided = f"{self.decided} of {expected} images decided"
+        confirmed = f"{self.kept} of {self.objects} objects confirmed by the archive"
+        return f"{decided}, {confirmed}" + (f", {self.parked} parked" if self.parked else "")
 
     def share(self, expected: int) -> float:
         """Half for the decisions, half for the deliveries: good enough for a bar."""

@@ -33,6 +33,6 @@ def test_a_step_that_fails_says_that_it_stopped() -> None:
 
 def test_a_terminal_gets_one_line_in_the_end() -> None:
     out = StringIO()
-    with step(Console(file=out, width=120, force_terminal=True), "sending [x]") as sending:
+    with step(Console(file=out, width=120, force_terminal=True, highlight=False), "sending [x]") as sending:
         sending.tell("2 of 2", 1.0)
     assert "sending [x]: 2 of 2 [done, " in out.getvalue()
