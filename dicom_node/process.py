@@ -108,10 +108,6 @@ class Processor:
                 return self._decision(Outcome.UNREADABLE, str(fault), exam, route, source_digest)
         return self._decision(Outcome.PASSED, chosen.reason, exam, route, source_digest)
 
-    def harmonize(self, image: DisplayImage, bank: str, methods: tuple[str, ...]) -> engine.Decided:
-        """The engine on an image that is no DICOM object. Raises Unreadable, EngineFault, Park."""
-        return self._guarded(image, bank, methods)
-
     def decide_picture(
         self, image: DisplayImage, bank: str, methods: tuple[str, ...], *, source_digest: str
     ) -> tuple[Decision, Codes | None]:

@@ -76,8 +76,8 @@ def measure(path: Path) -> Measured:
     of PNG. OSError is the disk's.
     """
     if is_png(path):
-        # Its name is all that a PNG is known by; a DICOM file's name may hold the patient's, so that one's is not kept.
-        return Measured(path, _described(read_png(path), source=path.name), None)
+        # File names are not kept, of no kind of file: they may hold a patient's. The digest tells references apart.
+        return Measured(path, _described(read_png(path)), None)
     header = read_header(path)
     if header.made_by_evenray:
         raise Unreadable("made by Evenray: a bank learns from originals only, not from its own results")
@@ -86,7 +86,7 @@ def measure(path: Path) -> Measured:
 
 
 def _described(
-    image: DisplayImage, view: str = "", vendor: str = "", *, source: str = "", uids: tuple[str, ...] = ()
+    image: DisplayImage, view: str = "", vendor: str = "", *, uids: tuple[str, ...] = ()
 ) -> engine.Reference:
     try:
         given = engine.Image(
@@ -95,7 +95,7 @@ def _described(
             levels=image.levels,
             spacing_mm=image.spacing_mm,
         )
-        return engine.describe_reference(given, view=view, vendor=vendor, source=source, uids=uids)
+        return engine.describe_reference(given, view=view, vendor=vendor, uids=uids)
     except engine.InvalidImage as fault:
         raise Unreadable(str(fault)) from fault
 

@@ -26,7 +26,8 @@ ROWS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"admit", "process", "receive", "recover", "references", "report", "sending"}),
     frozenset({"deliver", "listen", "supervise", "worker"}),
-    frozenset({"commands", "demo"}),
+    frozenset({"commands"}),
+    frozenset({"demo"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )

@@ -118,7 +118,14 @@ def test_a_png_needs_its_exam_type_stated(tmp_path: Path, settings: Path) -> Non
     assert "give --modality and --body-part" in ran.err
     ran = evenray("references", "add", "site", file, "-c", settings, "--modality", "dx", "--body-part", "chest")
     assert ran.code == 0, ran.err
-    assert shown(settings)["references"][0]["source"] == "x.png"
+
+
+def test_no_file_name_is_kept_in_a_bank(tmp_path: Path, settings: Path) -> None:
+    exam = ("--modality", "DX", "--body-part", "CHEST")
+    evenray("references", "add", "site", picture(tmp_path / "doe_jane.png", 1), "-c", settings, *exam)
+    evenray("references", "add", "site", chest(tmp_path / "doe_john.dcm", 2), "-c", settings)
+    assert shown(settings)["count"] == 2
+    assert "doe" not in bank_file(settings).read_text()
 
 
 def test_an_embedded_bank_can_not_be_changed(tmp_path: Path, settings: Path) -> None:

@@ -68,7 +68,7 @@ def test_padding_is_outside() -> None:
 
 def test_a_light_grey_shutter_below_a_bright_abdomen_is_outside() -> None:
     grey = chest(512, 460)
-    grey[60:64, 100:300] = 1.0
+    grey[60:72, 100:300] = 1.0
     grey[450:] = 0.92
     mask = field_of(grey)
     assert mask[452:].mean() < 0.05
