@@ -1,4 +1,4 @@
-"""Same original, same settings, same weights: same UIDs and same bytes, in two nodes that know nothing of each other."""
+"""Same original, same settings, same weights: same UIDs and bytes, in two nodes that know nothing of each other."""
 
 from __future__ import annotations
 
