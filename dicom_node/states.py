@@ -15,6 +15,8 @@ class Instance(StrEnum):
 
     RECEIVED = "received"
     """Spooled and committed; its data set has not been looked at."""
+    READING = "reading"
+    """A worker looks at it for the first time, under a lease."""
     WAITING = "waiting"
     """Admitted: header read, in a batch, waiting for a worker."""
     CLAIMED = "claimed"
@@ -30,7 +32,7 @@ class Instance(StrEnum):
     CONFLICT = "conflict"
     """Another object with the same UID and other bytes was already here: kept aside, flagged."""
     OWN = "own"
-    """Made by Evenray and routed back: kept, never processed."""
+    """A result of this node, routed back: never processed. The first copy of it is kept."""
 
 
 class Batch(StrEnum):
@@ -66,26 +68,26 @@ State = Instance | Batch | Delivery
 
 # (from, step, to). One row a step; a new step is a new row and its test.
 TABLE: tuple[tuple[State, str, State], ...] = (
-    (Instance.RECEIVED, "admit", Instance.WAITING),
-    (Instance.RECEIVED, "recognise", Instance.OWN),
-    (Instance.RECEIVED, "repeat", Instance.DUPLICATE),
-    (Instance.RECEIVED, "clash", Instance.CONFLICT),
-    (Instance.RECEIVED, "park", Instance.PARKED),
+    (Instance.RECEIVED, "read", Instance.READING),
+    (Instance.READING, "release", Instance.RECEIVED),
+    (Instance.READING, "admit", Instance.WAITING),
+    (Instance.READING, "recognise", Instance.OWN),
+    (Instance.READING, "repeat", Instance.DUPLICATE),
+    (Instance.READING, "clash", Instance.CONFLICT),
+    (Instance.READING, "park", Instance.PARKED),
     (Instance.WAITING, "claim", Instance.CLAIMED),
-    (Instance.WAITING, "park", Instance.PARKED),
     (Instance.CLAIMED, "release", Instance.WAITING),
     (Instance.CLAIMED, "decide", Instance.DECIDED),
     (Instance.CLAIMED, "park", Instance.PARKED),
     (Instance.DECIDED, "report", Instance.REPORTED),
     (Instance.PARKED, "retry", Instance.RECEIVED),
-    (Instance.CONFLICT, "retry", Instance.WAITING),
+    (Instance.CONFLICT, "retry", Instance.RECEIVED),
     (Batch.OPEN, "close", Batch.CLOSED),
     (Batch.CLOSED, "claim", Batch.REPORTING),
     (Batch.CLOSED, "void", Batch.VOID),
     (Batch.REPORTING, "release", Batch.CLOSED),
     (Batch.REPORTING, "report", Batch.REPORTED),
     (Batch.REPORTING, "park", Batch.PARKED),
-    (Batch.CLOSED, "park", Batch.PARKED),
     (Batch.PARKED, "retry", Batch.CLOSED),
     (Delivery.PENDING, "claim", Delivery.SENDING),
     (Delivery.PENDING, "park", Delivery.PARKED),
@@ -102,6 +104,7 @@ TABLE: tuple[tuple[State, str, State], ...] = (
     (Delivery.AWAITING, "park", Delivery.PARKED),
     (Delivery.STORED, "send again", Delivery.PENDING),
     (Delivery.PARKED, "retry", Delivery.PENDING),
+    (Delivery.PARKED, "deliver", Delivery.DELIVERED),
 )
 
 # Members of two string enumerations with one value are equal: the kind must be part of the key.

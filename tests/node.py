@@ -88,12 +88,14 @@ class Node:
         self.config.write_text(yaml.safe_dump(json.loads(json.dumps(self.settings, default=str))))
 
     def start(self, *, ready: bool = True) -> None:
-        command = [sys.executable, "-m", "dicom_node", "serve", *([self.role] if self.role else [])]
+        # It ends with us, even when we are killed: we hold the other end of its standard input.
+        command = [sys.executable, "-m", "dicom_node", "serve", *([self.role] if self.role else []), "--supervised"]
+        self._close_input()
         with (self.folder / "node.log").open("ab") as out:
             # A group of its own, so that children of a killed supervisor can be found and ended.
             self.process = subprocess.Popen(
                 [*command, "--config", str(self.config)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
@@ -155,6 +157,11 @@ class Node:
                 os.killpg(group, signal.SIGKILL)
         if self.process:
             self.process.wait()
+        self._close_input()
+
+    def _close_input(self) -> None:
+        if self.process and self.process.stdin:
+            self.process.stdin.close()
 
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:

@@ -20,7 +20,9 @@ class Batches:
 
     def open(self) -> list[tuple[BatchRow, Snapshot]]:
         """Every open batch with what the decision about it needs."""
-        unread = self._store.read("SELECT min(received_at) AS at FROM instance WHERE state = 'received'")[0]["at"]
+        unread = self._store.read(
+            "SELECT min(received_at) AS at FROM instance WHERE state IN ('received', 'reading')"
+        )[0]["at"]
         found = self._store.read(
             "SELECT b.*, (SELECT CASE WHEN count(*) FILTER (WHERE a.ended_at IS NULL) > 0 THEN NULL"
             " ELSE max(a.ended_at) END FROM association a WHERE a.id IN"
@@ -39,7 +41,7 @@ class Batches:
             found = db.execute(
                 "SELECT b.id, EXISTS (SELECT 1 FROM instance i WHERE i.batch = b.id AND i.state = 'decided') AS filled"
                 " FROM batch b WHERE b.state = 'closed' AND b.next_try <= ? AND NOT EXISTS (SELECT 1 FROM instance i"
-                " WHERE i.batch = b.id AND i.state IN ('received', 'waiting', 'claimed')) ORDER BY b.id LIMIT 1",
+                " WHERE i.batch = b.id AND i.state IN ('waiting', 'claimed')) ORDER BY b.id LIMIT 1",
                 (now,),
             ).fetchone()
             if found is None:
@@ -47,9 +49,7 @@ class Batches:
             if not found["filled"]:
                 self._store.step(db, found["id"], Batch.CLOSED, "void", now=now)
                 return None
-            fence = self._store.next_fence(db)
-            db.execute("UPDATE batch SET attempts = attempts + 1 WHERE id = ?", (found["id"],))
-            columns = {"owner": owner, "lease_until": now + lease_s, "fence": fence}
+            columns = {"owner": owner, "lease_until": now + lease_s, "fence": self._store.next_fence(db)}
             self._store.step(db, found["id"], Batch.CLOSED, "claim", now=now, detail=owner, columns=columns)
         return self.get(found["id"])
 
@@ -62,9 +62,11 @@ class Batches:
                 self._store.step(db, ref, Instance.DECIDED, "report", now=now, detail=f"batch {row.id}")
             add_objects(self._store, db, [report], instance=None, batch=row.id, now=now)
 
-    def release(self, row: BatchRow, reason: str, *, next_try: float, now: float) -> None:
+    def release(self, row: BatchRow, reason: str, *, next_try: float, counted: bool = True, now: float) -> None:
+        """Give a claim back to be tried again later; `counted` False when the fault was not the batch's."""
+        attempts = row.attempts + int(counted)
         with self._store.write() as db:
-            ended = {"owner": None, "lease_until": None, "note": reason, "next_try": next_try}
+            ended = {"owner": None, "lease_until": None, "note": reason, "next_try": next_try, "attempts": attempts}
             self._store.step(
                 db, row.id, Batch.REPORTING, "release", now=now, detail=reason, fence=row.fence, columns=ended
             )
@@ -81,7 +83,7 @@ class Batches:
         if row is None or row.state is not Batch.PARKED:
             return False
         with self._store.write() as db:
-            fresh = {"attempts": 0, "next_try": 0, "note": ""}
+            fresh = {"attempts": 0, "deaths": 0, "next_try": 0, "note": ""}
             self._store.step(db, ref, Batch.PARKED, "retry", now=now, detail="asked by a person", columns=fresh)
         return True
 

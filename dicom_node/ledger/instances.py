@@ -12,8 +12,8 @@ from dicom_node.ledger.store import Store
 from dicom_node.records import Arrival, Decision, Header, ResultKind
 from dicom_node.states import Batch, Instance
 
-_SETTLED = "('waiting', 'claimed', 'decided', 'reported', 'parked', 'conflict')"
-"""States of an instance that was looked at and holds its own bytes: what a repetition is compared with."""
+_HOLDS = "digest IS NOT NULL AND state IN ('waiting', 'claimed', 'decided', 'reported', 'parked', 'conflict', 'own')"
+"""An instance that was looked at and holds its own bytes: what a repetition is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,13 @@ class Instances:
             self._store.note(db, "instance", ref, None, "receive", Instance.RECEIVED.value, now=now)
             return ref
 
-    def unread(self, limit: int = 100) -> list[InstanceRow]:
-        """Instances that nobody has looked at, oldest first."""
-        return self._rows("state = 'received' AND next_try <= 0 ORDER BY id LIMIT ?", limit)
+    def read(self, owner: str, *, now: float, lease_s: float) -> InstanceRow | None:
+        """Take the oldest instance that nobody has looked at, under a lease and a new fence; None without one."""
+        return self._take(Instance.RECEIVED, "read", owner, now=now, lease_s=lease_s)
+
+    def unread(self) -> list[InstanceRow]:
+        """Instances that nobody has looked at, oldest first; for reports and tests, not for the loops."""
+        return self._rows("state = 'received' ORDER BY id")
 
     def get(self, ref: int) -> InstanceRow | None:
         rows = self._rows("id = ?", ref)
@@ -64,53 +68,69 @@ class Instances:
     def of_batch(self, batch: int) -> list[InstanceRow]:
         return self._rows("batch = ? ORDER BY id", batch)
 
-    def admit(
-        self, row: InstanceRow, header: Header, digest: str, *, forward_to: Sequence[tuple[str, bool]], now: float
-    ) -> Admission:
-        """Place one instance: in its study's open batch, or beside it as a repetition, a clash, or our own result.
+    def holder(self, row: InstanceRow, digest: str) -> InstanceRow | None:
+        """The instance that holds the same bytes under the same UID already, if there is one."""
+        found = self._rows(
+            f"sop_instance_uid = ? AND id <> ? AND digest = ? AND {_HOLDS} ORDER BY id LIMIT 1",
+            row.sop_instance_uid,
+            row.id,
+            digest,
+        )
+        return found[0] if found else None
 
-        `forward_to`: (destination, wants commitment) of the original itself; it leaves at once, whatever the engine
-        will decide later.
+    def admit(
+        self,
+        row: InstanceRow,
+        header: Header,
+        digest: str,
+        *,
+        forward_to: Sequence[str],
+        own: bool = False,
+        now: float,
+    ) -> Admission:
+        """Place one instance that is being read: in its study's open batch, or beside it. Raises LostClaim.
+
+        Beside it stand a repetition, a clash, and (`own`) a result of Evenray. `forward_to`: the destinations of the
+        original itself; it leaves at once, whatever the engine will decide later.
         """
-        facts = {"header": header_to_json(header), "digest": digest}
         with self._store.write() as db:
-            if header.made_by_evenray:
-                self._store.step(db, row.id, Instance.RECEIVED, "recognise", now=now, columns=facts)
-                return Admission(Instance.OWN)
-            same = db.execute(
-                f"SELECT id, digest FROM instance WHERE sop_instance_uid = ? AND id <> ? AND state IN {_SETTLED}"
-                " ORDER BY digest = ? DESC, id",
-                (row.sop_instance_uid, row.id, digest),
-            ).fetchone()
-            if same:
-                repeated = same["digest"] == digest
-                step, words = ("repeat", "same bytes as") if repeated else ("clash", "same UID, other bytes than")
-                note = f"{words} instance {same['id']}"
-                state = self._store.step(
-                    db, row.id, Instance.RECEIVED, step, now=now, detail=note, columns={**facts, "note": note}
-                )
-                return Admission(Instance(state), int(same["id"]))
-            batch = _join_batch(self._store, db, header, row.received_at, now)
-            self._store.step(
-                db, row.id, Instance.RECEIVED, "admit", now=now, columns={**facts, "batch": batch, "note": ""}
+            first, step = (None, "admit") if row.let_in else _relation(db, row, digest)
+            if own and step != "repeat":
+                first, step = None, "recognise"
+            note = {"repeat": f"same bytes as instance {first}", "clash": f"same UID, other bytes than instance {first}"}
+            columns: dict[str, object] = {
+                "header": header_to_json(header),
+                "digest": digest,
+                "note": note.get(step, ""),
+                "owner": None,
+                "lease_until": None,
+            }
+            if step == "admit":
+                columns["batch"] = _join_batch(self._store, db, header, row.received_at, now)
+            detail = note.get(step, "")
+            state = self._store.step(
+                db, row.id, Instance.READING, step, now=now, detail=detail, fence=row.fence, columns=columns
             )
-            original = NewObject(ResultKind.ORIGINAL, row.sop_class_uid, row.sop_instance_uid, row.path, forward_to)
-            add_objects(self._store, db, [original] if forward_to else [], instance=row.id, batch=None, now=now)
-            return Admission(Instance.WAITING)
+            if forward_to and step in ("admit", "recognise"):
+                original = NewObject(
+                    ResultKind.ORIGINAL, row.sop_class_uid, row.sop_instance_uid, row.path, forward_to
+                )
+                add_objects(self._store, db, [original], instance=row.id, batch=None, now=now)
+            return Admission(Instance(state), first)
 
     def claim(self, owner: str, *, now: float, lease_s: float) -> InstanceRow | None:
-        """Take the oldest instance that is due, under a lease and a new fence; None when there is none."""
+        """Take the oldest admitted instance that is due, under a lease and a new fence; None when there is none."""
+        return self._take(Instance.WAITING, "claim", owner, now=now, lease_s=lease_s)
+
+    def _take(self, state: Instance, step: str, owner: str, *, now: float, lease_s: float) -> InstanceRow | None:
         with self._store.write() as db:
             found = db.execute(
-                "SELECT id FROM instance WHERE state = 'waiting' AND next_try <= ? ORDER BY id LIMIT 1", (now,)
+                "SELECT id FROM instance WHERE state = ? AND next_try <= ? ORDER BY id LIMIT 1", (state.value, now)
             ).fetchone()
             if found is None:
                 return None
-            fence = self._store.next_fence(db)
-            # Counted when claimed, not when failed: an image that kills its worker is parked in the end, too.
-            db.execute("UPDATE instance SET attempts = attempts + 1 WHERE id = ?", (found["id"],))
-            columns = {"owner": owner, "lease_until": now + lease_s, "fence": fence}
-            self._store.step(db, found["id"], Instance.WAITING, "claim", now=now, detail=owner, columns=columns)
+            columns = {"owner": owner, "lease_until": now + lease_s, "fence": self._store.next_fence(db)}
+            self._store.step(db, found["id"], state, step, now=now, detail=owner, columns=columns)
         return self.get(found["id"])
 
     def decide(self, row: InstanceRow, decision: Decision, objects: Sequence[NewObject], *, now: float) -> None:
@@ -123,32 +143,32 @@ class Instances:
             )
             add_objects(self._store, db, objects, instance=row.id, batch=None, now=now)
 
-    def release(self, row: InstanceRow, reason: str, *, next_try: float, now: float) -> None:
-        """Give a claim back to be tried again later. Raises LostClaim."""
-        self._end_claim(row, "release", reason, now=now, next_try=next_try)
+    def release(
+        self, row: InstanceRow, reason: str, *, next_try: float, counted: bool = True, now: float
+    ) -> None:
+        """Give a claim back to be tried again later; `counted` False when the fault was not the image's.
+
+        Raises LostClaim.
+        """
+        self._end_claim(row, "release", reason, now=now, next_try=next_try, attempts=row.attempts + int(counted))
 
     def park(self, row: InstanceRow, reason: str, *, now: float) -> None:
-        """Set an instance aside for a person. Raises LostClaim when a claimed one was taken over."""
-        if row.state is Instance.CLAIMED:
-            self._end_claim(row, "park", reason, now=now)
-            return
-        with self._store.write() as db:
-            self._store.step(db, row.id, row.state, "park", now=now, detail=reason, columns={"note": reason})
+        """Set a claimed instance, or one that is being read, aside for a person. Raises LostClaim."""
+        self._end_claim(row, "park", reason, now=now)
 
     def _end_claim(self, row: InstanceRow, step: str, reason: str, *, now: float, **columns: float) -> None:
         ended = {"note": reason, "owner": None, "lease_until": None, **columns}
         with self._store.write() as db:
-            self._store.step(db, row.id, Instance.CLAIMED, step, now=now, detail=reason, fence=row.fence, columns=ended)
+            self._store.step(db, row.id, row.state, step, now=now, detail=reason, fence=row.fence, columns=ended)
 
     def retry(self, ref: int, *, now: float) -> bool:
-        """A person's wish to try a parked or conflicting instance again; False when it is neither."""
+        """A person's wish to try a parked instance again, or to let a conflicting one in; False when it is neither."""
         row = self.get(ref)
         if row is None or row.state not in (Instance.PARKED, Instance.CONFLICT):
             return False
+        let_in = int(row.let_in or row.state is Instance.CONFLICT)
+        fresh = {"attempts": 0, "deaths": 0, "next_try": 0, "note": "", "let_in": let_in}
         with self._store.write() as db:
-            fresh: dict[str, int | str | None] = {"attempts": 0, "next_try": 0, "note": ""}
-            if row.state is Instance.CONFLICT and row.header is not None:
-                fresh["batch"] = _join_batch(self._store, db, row.header, now, now)
             self._store.step(db, ref, row.state, "retry", now=now, detail="asked by a person", columns=fresh)
         return True
 
@@ -172,9 +192,23 @@ def _row(found: sqlite3.Row) -> InstanceRow:
         batch=found["batch"],
         decision=decision_from_json(found["decision"]) if found["decision"] else None,
         note=found["note"],
+        let_in=bool(found["let_in"]),
         attempts=found["attempts"],
         fence=found["fence"],
     )
+
+
+def _relation(db: sqlite3.Connection, row: InstanceRow, digest: str) -> tuple[int | None, str]:
+    """Whether the UID is here already: (that instance, the step that follows)."""
+    same = db.execute(
+        f"SELECT id, digest FROM instance WHERE sop_instance_uid = ? AND id <> ? AND {_HOLDS}"
+        # A conflict that came later was kept aside because of this very instance: it holds nothing up.
+        " AND NOT (state = 'conflict' AND id > ? AND digest <> ?) ORDER BY digest = ? DESC, id",
+        (row.sop_instance_uid, row.id, row.id, digest, digest),
+    ).fetchone()
+    if same is None:
+        return None, "admit"
+    return int(same["id"]), "repeat" if same["digest"] == digest else "clash"
 
 
 def _join_batch(store: Store, db: sqlite3.Connection, header: Header, at: float, now: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from dicom_node.records import Decision, Header, ResultKind
 from dicom_node.states import Batch, Delivery, Instance
@@ -18,7 +18,8 @@ def _header() -> TypeAdapter[Header]:
 
 @cache
 def _decision() -> TypeAdapter[Decision]:
-    return TypeAdapter(Decision)
+    # JSON has no word for infinity; without this a figure without bound would read back as nothing.
+    return TypeAdapter(Decision, config=ConfigDict(ser_json_inf_nan="constants"))
 
 
 def header_to_json(header: Header) -> str:
@@ -55,6 +56,8 @@ class InstanceRow:
     batch: int | None
     decision: Decision | None
     note: str
+    let_in: bool
+    """A person decided that it is processed although another object has its UID."""
     attempts: int
     fence: int
 
@@ -81,7 +84,6 @@ class DeliveryRow:
     id: int
     state: Delivery
     destination: str
-    commitment: bool
     object: int
     kind: ResultKind
     sop_class_uid: str

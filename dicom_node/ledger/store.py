@@ -23,25 +23,30 @@ CREATE TABLE association (
   id TEXT PRIMARY KEY, listener TEXT NOT NULL, calling_ae TEXT NOT NULL, called_ae TEXT NOT NULL,
   opened_at REAL NOT NULL, ended_at REAL, how TEXT
 ) STRICT;
+CREATE INDEX association_open ON association (listener) WHERE ended_at IS NULL;
 CREATE TABLE batch (
   id INTEGER PRIMARY KEY, study_key TEXT NOT NULL, study_instance_uid TEXT NOT NULL, number INTEGER NOT NULL,
   state TEXT NOT NULL, first_at REAL NOT NULL, last_at REAL NOT NULL, note TEXT NOT NULL DEFAULT '',
-  attempts INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
+  attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
   owner TEXT, lease_until REAL, fence INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX one_open_batch ON batch (study_key) WHERE state = 'open';
 CREATE INDEX batch_by_state ON batch (state);
+CREATE INDEX batch_by_study ON batch (study_key);
+CREATE INDEX batch_held ON batch (fence) WHERE owner IS NOT NULL;
 CREATE TABLE instance (
   id INTEGER PRIMARY KEY, state TEXT NOT NULL, sop_class_uid TEXT NOT NULL, sop_instance_uid TEXT NOT NULL,
   transfer_syntax_uid TEXT NOT NULL, calling_ae TEXT NOT NULL, called_ae TEXT NOT NULL, association TEXT NOT NULL,
   path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, received_at REAL NOT NULL,
   digest TEXT, header TEXT, batch INTEGER REFERENCES batch, decision TEXT, note TEXT NOT NULL DEFAULT '',
-  attempts INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
+  let_in INTEGER NOT NULL DEFAULT 0,
+  attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
   owner TEXT, lease_until REAL, fence INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX instance_by_state ON instance (state, next_try);
 CREATE INDEX instance_by_uid ON instance (sop_instance_uid);
 CREATE INDEX instance_by_batch ON instance (batch);
+CREATE INDEX instance_held ON instance (fence) WHERE owner IS NOT NULL;
 CREATE TABLE object (
   id INTEGER PRIMARY KEY, kind TEXT NOT NULL, sop_class_uid TEXT NOT NULL, sop_instance_uid TEXT NOT NULL,
   path TEXT NOT NULL UNIQUE, instance INTEGER REFERENCES instance, batch INTEGER REFERENCES batch, made_at REAL NOT NULL
@@ -50,13 +55,14 @@ CREATE INDEX object_by_instance ON object (instance);
 CREATE INDEX object_by_uid ON object (sop_instance_uid);
 CREATE TABLE delivery (
   id INTEGER PRIMARY KEY, destination TEXT NOT NULL, object INTEGER NOT NULL REFERENCES object, state TEXT NOT NULL,
-  commitment INTEGER NOT NULL DEFAULT 0, status INTEGER, note TEXT NOT NULL DEFAULT '',
+  status INTEGER, note TEXT NOT NULL DEFAULT '',
   transaction_uid TEXT, asked_at REAL, asked INTEGER NOT NULL DEFAULT 0,
-  attempts INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
+  attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
   owner TEXT, lease_until REAL, fence INTEGER NOT NULL DEFAULT 0,
   UNIQUE (destination, object)
 ) STRICT;
 CREATE INDEX delivery_by_state ON delivery (state, destination, next_try);
+CREATE INDEX delivery_held ON delivery (fence) WHERE owner IS NOT NULL;
 CREATE TABLE commitment (
   transaction_uid TEXT NOT NULL, delivery INTEGER NOT NULL REFERENCES delivery, PRIMARY KEY (transaction_uid, delivery)
 ) STRICT;
