@@ -22,7 +22,7 @@ demo: $(READY)   ## the main job, shown: a study from a modality through the nod
 	@$(BIN)/evenray demo $(if $(INPUT),--input "$(INPUT)") $(if $(OUT),--out "$(OUT)")
 
 test: $(READY)   ## all tests; those with real peers need `make peers`
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY)  ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .

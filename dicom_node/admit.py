@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
-from dicom_node import routing
+from dicom_node import marks, routing
 from dicom_node.errors import SpoolDamaged, Unreadable
 from dicom_node.header import dataset_digest, read_header
 from dicom_node.ledger import InstanceRow, Ledger
+from dicom_node.records import Header
 from dicom_node.routing import Exam
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
@@ -20,9 +22,9 @@ log = logging.getLogger(__name__)
 def admit(
     row: InstanceRow, *, ledger: Ledger, spool: Spool, settings: Settings, banks: Mapping[str, Exam], now: float
 ) -> None:
-    """Admit one instance, or park it with the reason when it can't even be placed in a study."""
+    """Admit one instance that is being read, or park it when it can't even be placed in a study. Raises LostClaim."""
+    path = spool.at(row.path)
     try:
-        path = spool.at(row.path)
         if not path.exists():
             raise SpoolDamaged(f"{row.path}: the spooled file is gone")
         header, digest = read_header(path), dataset_digest(path)
@@ -32,18 +34,38 @@ def admit(
         ledger.instances.park(row, str(fault), now=now)
         log.warning("parked instance %d: %s", row.id, fault)
         return
-    chosen = routing.decide(header, calling_ae=row.calling_ae, settings=settings, banks=banks)
-    placed = ledger.instances.admit(row, header, digest, forward_to=_forward_to(chosen, settings), now=now)
+    _mend_holder(row, digest, ledger, spool)
+    own = marks.is_our_uid(row.sop_instance_uid)
+    # What this node made came from here: sending it on again would let it go round for ever.
+    returned = own and ledger.is_result(row.sop_instance_uid)
+    to = () if returned else _forward_to(header, row.calling_ae, settings, banks)
+    placed = ledger.instances.admit(row, header, digest, forward_to=to, own=own, now=now)
     log.info("instance %d is %s", row.id, placed.state.value)
     if placed.state is Instance.DUPLICATE:
-        # The first instance holds the same bytes (the digests are equal), so nothing is lost.
+        # The first instance holds the same bytes: that was looked at just now.
         spool.discard(row.path)
 
 
-def _forward_to(chosen: routing.Routed | routing.PassBy, settings: Settings) -> list[tuple[str, bool]]:
+def _mend_holder(row: InstanceRow, digest: str, ledger: Ledger, spool: Spool) -> None:
+    """Put the bytes just received in the place of the same ones received before, if those were lost or damaged.
+
+    Only then may this copy count as a repetition and go.
+    """
+    holder = ledger.instances.holder(row, digest)
+    if holder is not None and not _intact(spool.at(holder.path), digest):
+        spool.restore(holder.path, row.path)
+        log.warning("instance %d: its damaged file was replaced by the copy of instance %d", holder.id, row.id)
+
+
+def _intact(path: Path, digest: str) -> bool:
+    try:
+        return dataset_digest(path) == digest
+    except (OSError, Unreadable):
+        return False
+
+
+def _forward_to(header: Header, calling_ae: str, settings: Settings, banks: Mapping[str, Exam]) -> tuple[str, ...]:
+    chosen = routing.decide(header, calling_ae=calling_ae, settings=settings, banks=banks)
     if isinstance(chosen, routing.Routed):
-        forward, names = chosen.route.originals == "forward", chosen.route.destinations
-    else:
-        forward = chosen.forward
-        names = chosen.destinations if chosen.route is None else chosen.route.destinations
-    return routing.with_commitment(names, settings) if forward else []
+        return chosen.route.destinations if chosen.route.originals == "forward" else ()
+    return chosen.destinations if chosen.forward else ()

@@ -41,13 +41,13 @@ def decide(batch: Snapshot, *, now: float, rules: Assembly) -> Wait | Ready:
     No DICOM signal says that a study is complete, so quiet time decides; the end of the associations only shortens
     the wait, because one study may come over several of them; the cap bounds a study that never becomes quiet.
     """
-    if batch.unread_since is not None and batch.unread_since <= now:
-        # An instance that arrived in time but was not yet looked at may belong here: look first.
-        return Wait(now)
     cap = batch.first_at + rules.cap_s
     quiet = batch.last_at + rules.quiet_s
     if batch.released_at is not None:
         quiet = min(quiet, max(batch.released_at, batch.last_at) + rules.quiet_after_release_s)
+    if batch.unread_since is not None and batch.unread_since <= min(now, quiet, cap):
+        # An instance that arrived in time but was not yet looked at may belong here: look first.
+        return Wait(now)
     if now >= quiet:
         return Ready(f"quiet for {now - batch.last_at:.1f} s")
     if now >= cap:

@@ -12,11 +12,12 @@ import traceback
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from dicom_node import retry
 from dicom_node.destinations import DestinationPort, Parcel, open_destination
 from dicom_node.destinations.commitment import CommitReport, request_commitment
-from dicom_node.errors import EvenrayError, IllegalStep, LostClaim, PeerUnreachable
+from dicom_node.errors import EvenrayError, IllegalStep, LostClaim, PeerBusy, PeerUnreachable
 from dicom_node.ledger import DeliveryRow, Ledger
 from dicom_node.liveness import Liveness
 from dicom_node.records import Receipt
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.2
 SWEEP_S = 5.0
+ASK_EVERY_S = 10.0
+"""While objects are being sent, their commitment is asked for this often."""
 AT_ONCE = 32
 """Deliveries claimed and sent in one association."""
 ASK_AT_ONCE = 200
@@ -62,7 +65,17 @@ def park_unknown(ledger: Ledger, configured: Mapping[str, object]) -> None:
         if name not in configured:
             for row in ledger.deliveries.unfinished(name):
                 reason = f"no destination is called {name} any more: configure it, then retry"
-                ledger.deliveries.park(row, reason, now=time.time())
+                try:
+                    ledger.deliveries.park(row, reason, now=time.time())
+                except IllegalStep:
+                    # A report or another process settled it in the meantime.
+                    log.info("%s: %s was settled in the meantime", name, row.sop_instance_uid)
+
+
+def _place(fault: Exception) -> str:
+    """Type and place of an unexpected fault: its text might quote a patient's data."""
+    place = traceback.extract_tb(fault.__traceback__)[-1]
+    return f"{type(fault).__name__} in {Path(place.filename).name}:{place.lineno}"
 
 
 class Line:
@@ -76,6 +89,8 @@ class Line:
         self._ledger = ledger
         self._owner = owner
         self._calling_ae = (where.calling_ae if isinstance(where, Dimse) else None) or settings.listen.ae_title
+        self._confirms = isinstance(where, Dimse) and where.commitment
+        self._asked_at = -ASK_EVERY_S
         self._port: DestinationPort = open_destination(name, where, calling_ae=self._calling_ae)
 
     def run(self, stopping: Stopping) -> None:
@@ -83,8 +98,7 @@ class Line:
             try:
                 busy = self.turn(stopping)
             except Exception as fault:  # noqa: BLE001 - a destination's line must outlive any of its faults
-                place = traceback.extract_tb(fault.__traceback__)[-1]
-                log.error("%s: %s in %s:%d", self.name, type(fault).__name__, Path(place.filename).name, place.lineno)
+                log.error("%s: %s", self.name, _place(fault))
                 stopping.wait(SWEEP_S)
                 busy = False
             if not busy:
@@ -96,8 +110,16 @@ class Line:
         rows = self._ledger.deliveries.claim(self.name, self._owner, now=time.time(), lease_s=lease_s, limit=AT_ONCE)
         if rows:
             self._send(rows, stopping)
+        if rows and time.monotonic() - self._asked_at < ASK_EVERY_S:
+            # While much is to be sent, many objects are asked for at once.
             return True
-        return isinstance(self._where, Dimse) and self._commitments(self._where, stopping)
+        self._asked_at = time.monotonic()
+        if self._confirms:
+            return self._commitments(cast(Dimse, self._where), stopping) or bool(rows)
+        for row in self._ledger.deliveries.unconfirmed(self.name):
+            # Accepted while the destination was still configured to confirm.
+            self._ledger.deliveries.accepted(row, "accepted; no confirmation is asked for any more", now=time.time())
+        return bool(rows)
 
     def _send(self, rows: Sequence[DeliveryRow], stopping: Stopping) -> None:
         fence, lease_s = rows[0].fence, self._settings.deliver.lease_s
@@ -107,19 +129,26 @@ class Line:
         def beat() -> None:
             self._ledger.renew("delivery", fence, lease_until=time.time() + lease_s)
 
-        for parcel, answer in self._port.send(parcels, beat=beat):
-            self._settle(left.pop(parcel.path), answer)
-            if stopping.asked:
-                break
+        try:
+            for parcel, answer in self._port.send(parcels, beat=beat):
+                self._settle(left.pop(parcel.path), answer)
+                if stopping.asked:
+                    break
+        except Exception as fault:  # noqa: BLE001 - whatever breaks the sender is settled with the object in hand
+            if left:
+                self._settle(left.pop(next(iter(left))), PeerUnreachable(f"the sending broke off: {_place(fault)}"))
         for row in left.values():
             now = time.time()
-            self._ledger.deliveries.release(row, "the sender stops", next_try=now, failed=False, now=now)
+            try:
+                self._ledger.deliveries.release(row, "not sent this time", next_try=now, failed=False, now=now)
+            except LostClaim as lost:
+                log.warning("%s", lost)
 
     def _settle(self, row: DeliveryRow, answer: Receipt | EvenrayError) -> None:
         now, uid = time.time(), row.sop_instance_uid
         try:
             if isinstance(answer, Receipt):
-                self._ledger.deliveries.stored(row, answer.status, answer.detail, now=now)
+                self._ledger.deliveries.stored(row, answer.status, answer.detail, commitment=self._confirms, now=now)
                 log.info("%s has %s %s: %s", self.name, row.kind.value, uid, answer.detail)
                 return
             then = retry.decide(answer, failures=row.attempts + 1, now=now, rules=self._settings.deliver.retry)
@@ -136,7 +165,9 @@ class Line:
         """Ask for what is stored, and notice what was asked for too long ago."""
         now = time.time()
         for row in self._ledger.deliveries.overdue(self.name, asked_before=now - where.commitment_timeout_s):
-            self._unanswered(row, PeerUnreachable(f"no commitment report within {where.commitment_timeout_s:g} s"))
+            self._unanswered(
+                row, row.asked, PeerUnreachable(f"no commitment report within {where.commitment_timeout_s:g} s")
+            )
         rows = self._ledger.deliveries.to_ask(self.name, now=now, limit=ASK_AT_ONCE)
         if not rows or stopping.asked:
             return False
@@ -154,18 +185,27 @@ class Line:
             log.info("%s: asked for commitment of %d objects", self.name, len(rows))
         except EvenrayError as fault:
             for row in rows:
-                self._unanswered(row, fault)
+                # The row was read before it was asked for.
+                self._unanswered(row, row.asked + 1, fault)
         return True
 
     def _reported(self, report: CommitReport) -> None:
         failed = {uid: f"reason 0x{reason:04X}" for uid, reason in report.failed}
         now = time.time()
-        settled = self._ledger.deliveries.reported(report.transaction_uid, report.committed, failed, now=now)
+        settled = self._ledger.deliveries.reported(
+            report.transaction_uid,
+            report.committed,
+            failed,
+            then=lambda asked, reason: retry.decide(
+                PeerBusy(reason), failures=asked, now=now, rules=self._settings.deliver.retry
+            ),
+            now=now,
+        )
         log.info("%s: commitment report, %d settled", self.name, settled)
 
-    def _unanswered(self, row: DeliveryRow, fault: EvenrayError) -> None:
+    def _unanswered(self, row: DeliveryRow, failures: int, fault: EvenrayError) -> None:
         now = time.time()
-        then = retry.decide(fault, failures=row.asked + 1, now=now, rules=self._settings.deliver.retry)
+        then = retry.decide(fault, failures=failures, now=now, rules=self._settings.deliver.retry)
         try:
             if isinstance(then, retry.TryAt):
                 self._ledger.deliveries.ask_again(row, str(fault), next_try=then.at, now=now)

@@ -59,8 +59,8 @@ class SettingsInvalid(Stop):
     """The configuration has faults; the text lists all of them, each with its path."""
 
 
-class DiskFull(Stop):
-    """No room to keep what would be received or made."""
+class DiskFull(RetryLater):
+    """No room to keep what would be received or made; no fault of what is being worked on."""
 
 
 class AlreadyRunning(Stop):

@@ -195,7 +195,8 @@ def _made_by_evenray(dataset: Dataset) -> bool:
     One mark is enough, since a PACS may have stripped or coerced the others. An image that somebody else derived
     from ours, and which therefore carries our Contributing Equipment or names ours as its source, counts too: it is
     harmonized already, and working on it again could go round between two nodes for ever. Nothing is lost by
-    this: such an instance is passed on and reported as passed.
+    this: such an instance is sent on and reported as passed. One of our own UIDs is only sent on, not reported: a
+    report about a report would do the same.
     """
     if marks.is_our_uid(text(dataset, "SOPInstanceUID")):
         return True

@@ -12,8 +12,9 @@ from pynetdicom import AE, AllStoragePresentationContexts, _config, dimse_messag
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
+from dicom_node import retry
 from dicom_node.destinations.commitment import CommitReport, report_contexts, report_handler
-from dicom_node.errors import Stop
+from dicom_node.errors import PeerBusy, Stop
 from dicom_node.ledger import Ledger
 from dicom_node.liveness import Liveness
 from dicom_node.receive import Receiver, called_ae
@@ -80,7 +81,16 @@ def _handlers(spool: Spool, ledger: Ledger, settings: Settings, listener: str) -
 
     def committed(report: CommitReport) -> None:
         failed = {uid: f"reason 0x{reason:04X}" for uid, reason in report.failed}
-        settled = ledger.deliveries.reported(report.transaction_uid, report.committed, failed, now=time.time())
+        now = time.time()
+        settled = ledger.deliveries.reported(
+            report.transaction_uid,
+            report.committed,
+            failed,
+            then=lambda asked, reason: retry.decide(
+                PeerBusy(reason), failures=asked, now=now, rules=settings.deliver.retry
+            ),
+            now=now,
+        )
         log.info("storage commitment report %s: %d settled", report.transaction_uid, settled)
 
     handlers: list[evt.EventHandlerType] = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import warnings
 
 
 class _Utc(logging.Formatter):
@@ -26,3 +27,5 @@ def to_stderr(role: str) -> None:
     # Both quote what they could not read: that may be a patient's data.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    # Their warnings do so, too; what matters of them is in decisions and reports. Set once, for every thread.
+    warnings.simplefilter("ignore")

@@ -61,8 +61,8 @@ class Processor:
                 item.kind,
                 item.sop_class_uid,
                 item.sop_instance_uid,
-                spool.write_result(item.sop_instance_uid, item.content),
-                routing.with_commitment(names, self._settings),
+                spool.write_result(item.sop_instance_uid, item.content, named=ledger.names),
+                names,
             )
             for item in made
         ]

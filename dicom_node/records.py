@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import ClassVar
+
+# JSON has no word for infinity: written as a string, a number without bound reads back as what it was.
+_JSON = {"ser_json_inf_nan": "strings"}
 
 
 class Outcome(StrEnum):
@@ -79,6 +83,8 @@ class Header:
 class Measured:
     """One number of the anatomy check and the limit it was held against (None: reported only)."""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = _JSON
+
     name: str
     value: float
     limit: float | None = None
@@ -89,6 +95,8 @@ class Measured:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
     """One method that the engine tried on the image."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _JSON
 
     method: str
     distance: float
@@ -101,6 +109,8 @@ class Tried:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What was decided about one instance and why: the ledger keeps it as JSON, the report shows all of it."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _JSON
 
     outcome: Outcome
     reason: str

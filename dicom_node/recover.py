@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from dicom_node.ledger import Ledger
@@ -17,7 +18,9 @@ def recover(spool: Spool, ledger: Ledger, *, now: float) -> int:
     """Remove the spool's orphans; returns how many there were."""
     gone = 0
     for path in spool.unknown(ledger.known_paths()):
-        if now - spool.at(path).stat().st_mtime > GRACE_S:
+        with contextlib.suppress(FileNotFoundError):
+            if now - spool.at(path).stat().st_mtime <= GRACE_S:
+                continue
             spool.discard(path)
             log.info("removed %s: no row names it", path)
             gone += 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from dicom_node import routing
 from dicom_node.errors import SpoolDamaged
 from dicom_node.ledger import BatchRow, InstanceRow, Ledger, NewObject
 from dicom_node.records import Reported, ResultKind
@@ -28,8 +27,8 @@ def report(
     """Make, spool and record the report of a claimed batch. Parked instances are left to the batch of their retry."""
     rows = [row for row in ledger.instances.of_batch(batch.id) if row.state is Instance.DECIDED]
     made = make_report([_reported(row, spool, ledger) for row in rows], settings.site)
-    path = spool.write_result(made.sop_instance_uid, made.content)
-    to = routing.with_commitment(_destinations(rows, settings), settings)
+    path = spool.write_result(made.sop_instance_uid, made.content, named=ledger.names)
+    to = _destinations(rows, settings)
     new = NewObject(made.kind, made.sop_class_uid, made.sop_instance_uid, path, to)
     ledger.batches.report(batch, [row.id for row in rows], new, now=clock())
     log.info("batch %d: report %s over %d instances", batch.id, made.sop_instance_uid, len(rows))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dicom_node.records import Header
-from dicom_node.settings import Dimse, Match, Route, Settings
+from dicom_node.settings import Match, Route, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,6 @@ def takes(match: Match, header: Header, calling_ae: str) -> bool:
     return not match.manufacturer or any(part in header.manufacturer.upper() for part in match.manufacturer)
 
 
-def with_commitment(names: Sequence[str], settings: Settings) -> list[tuple[str, bool]]:
-    """Destinations, each once, with whether it confirms that it keeps what it accepts."""
-    pairs = ((name, settings.destinations[name]) for name in dict.fromkeys(names))
-    return [(name, isinstance(found, Dimse) and found.commitment) for name, found in pairs]
-
-
 def describe(header: Header) -> str:
     """The exam type in words: `CR CHEST PA`."""
     parts = (header.modality or "no modality", header.body_part or "no body part", header.view or "no view")
@@ -84,6 +78,8 @@ def describe(header: Header) -> str:
 
 def _unusable(header: Header) -> str:
     """Why the engine can't use the object at all; empty when it can."""
+    if header.made_by_evenray:
+        return "made by Evenray, or from one of its results: nothing is harmonized twice"
     if not header.has_pixels:
         return "not an image"
     if header.samples_per_pixel != 1:

@@ -130,8 +130,8 @@ class Deliver(_Section):
 
     lease_s: Seconds = 120
     """A delivery not renewed for this long may be taken over."""
-    retry: Retrying = Retrying()
-    """When a destination can't be reached or is busy."""
+    retry: Retrying = Retrying(attempts=100)
+    """When a destination can't be reached or is busy; as it stands, about a day passes before it is parked."""
 
 
 class Dimse(_Section):

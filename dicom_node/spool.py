@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -79,8 +79,10 @@ class Spool:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.incoming = root / "incoming"
+        self._shards: set[Path] = set()
         for folder in (self.incoming, root / "originals", root / "results"):
             folder.mkdir(parents=True, exist_ok=True)
+        fsync(root)
 
     def receive(self) -> Incoming:
         """A new file in `incoming`. Raises nothing: what goes wrong is its `fault`."""
@@ -118,15 +120,16 @@ class Spool:
         fsync(target.parent)
         return path
 
-    def write_result(self, sop_instance_uid: str, content: bytes) -> str:
+    def write_result(self, sop_instance_uid: str, content: bytes, *, named: Callable[[str], bool]) -> str:
         """Write one made object durably under its UID; its path relative to the root.
 
-        Writing the same bytes again changes nothing. Raises DiskFull, and SpoolDamaged when other bytes are there:
-        results are a function of their source, so that would mean that something is wrong.
+        `named(path)` says whether the ledger knows it: what a crash left behind unnamed was never sent and may be
+        replaced. Raises DiskFull, and SpoolDamaged when other bytes are known under this UID: results are a function
+        of their source, so that would mean that something is wrong.
         """
         path = f"results/{sop_instance_uid[-2:]}/{sop_instance_uid}.dcm"
         target = self.at(path)
-        if target.exists():
+        if target.exists() and named(path):
             if target.read_bytes() != content:
                 raise SpoolDamaged(f"{path}: another object of the same UID is there; settings or program changed")
             return path
@@ -134,10 +137,21 @@ class Spool:
         write_durably(target, content)
         return path
 
+    def restore(self, path: str, good: str) -> None:
+        """Put the bytes of the spooled file `good` in the place of a lost or damaged one, durably."""
+        target = self.at(path)
+        self._shard(target.parent)
+        link = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+        os.link(self.at(good), link)
+        link.replace(target)
+        fsync(target.parent)
+
     def _shard(self, folder: Path) -> None:
-        if not folder.exists():
+        # Synced even where another thread has just made it: its name must be on the disk before our Success.
+        if folder not in self._shards:
             folder.mkdir(parents=True, exist_ok=True)
             fsync(folder.parent)
+            self._shards.add(folder)
 
     def discard(self, path: str) -> None:
         """Remove a file whose bytes are held elsewhere in the spool."""

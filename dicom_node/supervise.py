@@ -61,7 +61,7 @@ class _Child:
         self.process = None
         calm = now - self.started_at > CALM_S
         self.failures = 0 if calm else self.failures + 1
-        if code == HOPELESS and self.starts == 1:
+        if code == HOPELESS and self.starts == 1 and not calm:
             return code
         wait = 0.0 if self.failures <= 1 else min(LONGEST_WAIT_S, 0.5 * 2**self.failures)
         self.next_start = now + wait

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 from dicom_node import assembly, retry
 from dicom_node.admit import admit
-from dicom_node.errors import EvenrayError, LostClaim, Park, RetryLater, Stop
-from dicom_node.ledger import BatchRow, InstanceRow, Ledger
+from dicom_node.errors import DiskFull, EvenrayError, IllegalStep, LostClaim, RetryLater
+from dicom_node.ledger import Batches, BatchRow, InstanceRow, Instances, Ledger
 from dicom_node.liveness import Liveness
 from dicom_node.process import Processor
 from dicom_node.recover import recover
@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 POLL_S = 0.2
 """How long an idle worker waits before it looks again."""
 SWEEP_S = 5.0
+AT_ONCE = 100
+"""New instances that are looked at before anything else is done."""
+NO_ROOM_S = 10.0
+"""How long a worker waits after it found no room for a result."""
 
 
 def run(settings: Settings, stopping: Stopping) -> None:
@@ -55,6 +59,7 @@ class Worker:
         self.processor = Processor(settings)
         recover(self._spool, self._ledger, now=time.time())
         self._swept = 0.0
+        self._no_room_until = 0.0
 
     def close(self) -> None:
         self._ledger.close()
@@ -68,6 +73,8 @@ class Worker:
             self._swept = now
         admitted = self._admit()
         self._close_batches()
+        if time.monotonic() < self._no_room_until:
+            return admitted
         lease_s, owner = self._settings.work.lease_s, self._liveness.name
         batch = self._ledger.batches.claim(owner, now=time.time(), lease_s=lease_s)
         if batch is not None:
@@ -80,81 +87,80 @@ class Worker:
         return admitted
 
     def _admit(self) -> bool:
-        rows = self._ledger.instances.unread()
-        for row in rows:
-            try:
-                self._admit_one(row)
-            except Exception as fault:  # noqa: BLE001 - an object that breaks its reader must not stop the others
-                # A ledger that can't be written fails again here: then the process ends and is started anew.
-                reason = str(_as_fault(fault))
-                self._ledger.instances.park(row, reason, now=time.time())
-                log.error("parked instance %d: %s", row.id, reason)
-        return bool(rows)
-
-    def _admit_one(self, row: InstanceRow) -> None:
-        admit(
-            row,
-            ledger=self._ledger,
-            spool=self._spool,
-            settings=self._settings,
-            banks=self.processor.exams,
-            now=time.time(),
-        )
+        """Look at up to AT_ONCE new instances; True when there was one."""
+        lease_s, owner = self._settings.work.lease_s, self._liveness.name
+        for n in range(AT_ONCE):
+            row = self._ledger.instances.read(owner, now=time.time(), lease_s=lease_s)
+            if row is None:
+                return n > 0
+            with self._in_hand("instance", row.fence) as fault:
+                admit(
+                    row,
+                    ledger=self._ledger,
+                    spool=self._spool,
+                    settings=self._settings,
+                    banks=self.processor.exams,
+                    now=time.time(),
+                )
+            self._settle(self._ledger.instances, row, fault)
+        return True
 
     def _close_batches(self) -> None:
         for row, snapshot in self._ledger.batches.open():
             now = time.time()
             decided = assembly.decide(snapshot, now=now, rules=self._settings.assembly)
             if isinstance(decided, assembly.Ready):
-                self._ledger.batches.close(row, decided.reason, now=now)
+                try:
+                    self._ledger.batches.close(row, decided.reason, now=now)
+                except IllegalStep:
+                    # Another worker was quicker.
+                    continue
                 log.info("batch %d is complete: %s", row.id, decided.reason)
 
     def _process(self, row: InstanceRow) -> None:
-        try:
-            with self._beat("instance", row.fence):
-                if row.attempts > self._settings.work.retry.attempts:
-                    # Counted at the claim: its worker died every time, before it could say why.
-                    raise Park(f"its worker died {row.attempts - 1} times on it")
-                self.processor.process(row, spool=self._spool, ledger=self._ledger, clock=time.time)
-        except LostClaim as lost:
-            log.warning("%s", lost)
-        except Stop:
-            self._ledger.instances.release(row, "the worker stops", next_try=time.time(), now=time.time())
-            raise
-        except Exception as fault:  # noqa: BLE001 - one image's fault must not stop the others
-            self._failed_instance(row, _as_fault(fault))
-
-    def _failed_instance(self, row: InstanceRow, fault: EvenrayError) -> None:
-        now = time.time()
-        then = retry.decide(fault, failures=row.attempts, now=now, rules=self._settings.work.retry)
-        if isinstance(then, retry.TryAt):
-            self._ledger.instances.release(row, str(fault), next_try=then.at, now=now)
-            log.warning("instance %d failed, tried again in %.0f s: %s", row.id, then.at - now, fault)
-        else:
-            self._ledger.instances.park(row, then.reason, now=now)
-            log.error("parked instance %d: %s", row.id, then.reason)
+        with self._in_hand("instance", row.fence) as fault:
+            self.processor.process(row, spool=self._spool, ledger=self._ledger, clock=time.time)
+        self._settle(self._ledger.instances, row, fault)
 
     def _report(self, row: BatchRow) -> None:
+        with self._in_hand("batch", row.fence) as fault:
+            report(row, self._settings, self._spool, self._ledger, clock=time.time)
+        self._settle(self._ledger.batches, row, fault)
+
+    @contextmanager
+    def _in_hand(self, table: str, fence: int) -> Iterator[list[EvenrayError]]:
+        """Do one piece of work under a renewed lease; its fault, if any, is left in the list that is given."""
+        faults: list[EvenrayError] = []
+        with self._beat(table, fence):
+            try:
+                yield faults
+            except LostClaim as lost:
+                # Somebody else has it now; nothing was changed here, so nothing is to be settled.
+                log.warning("%s", lost)
+            except Exception as fault:  # noqa: BLE001 - a fault of one thing must not stop the others
+                faults.append(_as_fault(fault))
+
+    def _settle(self, part: Instances | Batches, row: InstanceRow | BatchRow, faults: list[EvenrayError]) -> None:
+        """Try again later, or park, what failed."""
+        if not faults:
+            return
+        fault, now, what = faults[0], time.time(), f"{type(row.state).__name__.lower()} {row.id}"
         try:
-            with self._beat("batch", row.fence):
-                report(row, self._settings, self._spool, self._ledger, clock=time.time)
+            if isinstance(fault, DiskFull):
+                # No fault of the image: it loses no attempt, and nothing more is begun for a while.
+                part.release(row, str(fault), next_try=now, counted=False, now=now)  # type: ignore[arg-type]
+                self._no_room_until = time.monotonic() + NO_ROOM_S
+                log.error("%s waits: %s", what, fault)
+                return
+            then = retry.decide(fault, failures=row.attempts + 1, now=now, rules=self._settings.work.retry)
+            if isinstance(then, retry.TryAt):
+                part.release(row, str(fault), next_try=then.at, now=now)  # type: ignore[arg-type]
+                log.warning("%s failed, tried again in %.0f s: %s", what, then.at - now, fault)
+            else:
+                part.park(row, then.reason, now=now)  # type: ignore[arg-type]
+                log.error("parked %s: %s", what, then.reason)
         except LostClaim as lost:
             log.warning("%s", lost)
-        except Stop:
-            self._ledger.batches.release(row, "the worker stops", next_try=time.time(), now=time.time())
-            raise
-        except Exception as fault:  # noqa: BLE001 - one study's fault must not stop the others
-            self._failed_batch(row, _as_fault(fault))
-
-    def _failed_batch(self, row: BatchRow, fault: EvenrayError) -> None:
-        now = time.time()
-        then = retry.decide(fault, failures=row.attempts, now=now, rules=self._settings.work.retry)
-        if isinstance(then, retry.TryAt):
-            self._ledger.batches.release(row, str(fault), next_try=then.at, now=now)
-            log.warning("batch %d failed, tried again in %.0f s: %s", row.id, then.at - now, fault)
-        else:
-            self._ledger.batches.park(row, then.reason, now=now)
-            log.error("parked batch %d: %s", row.id, then.reason)
 
     @contextmanager
     def _beat(self, table: str, fence: int) -> Iterator[None]:

@@ -72,7 +72,8 @@ def transcode(source: Path, target: Path, transfer_syntax_uid: str) -> None:
             dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
             dataset.save_as(target, enforce_file_format=True)
     except FAULTS as exc:
-        raise Unreadable(f"{type(exc).__name__}: {exc}") from exc
+        # Not its text: the library quotes values, which may be a patient's.
+        raise Unreadable(f"{type(exc).__name__} while it was decoded") from exc
 
 
 def _decode(dataset: FileDataset) -> None:

@@ -15,7 +15,22 @@ from dicom_node.ledger.store import SCHEMA_VERSION, Store
 from dicom_node.records import ResultKind
 from dicom_node.states import Batch, Delivery, Instance
 
-__all__ = ["Admission", "BatchRow", "DeliveryRow", "InstanceRow", "Ledger", "NewObject", "ObjectRow", "faults_in"]
+__all__ = [
+    "Admission",
+    "BatchRow",
+    "Batches",
+    "DeliveryRow",
+    "InstanceRow",
+    "Instances",
+    "Ledger",
+    "NewObject",
+    "ObjectRow",
+    "faults_in",
+]
+
+
+DEADLY = 5
+"""So many processes that died over one thing are no accident any more."""
 
 
 def _object(row: sqlite3.Row) -> ObjectRow:
@@ -53,19 +68,23 @@ class Ledger:
     def sweep(self, alive: Callable[[str], bool], *, now: float) -> int:
         """Give back what a lost process held: leases that ran out, and those whose owner is known to be dead.
 
-        Associations of a dead listener are ended. Returns how many rows were freed.
+        What several processes died over is parked instead: it may be what kills them. Associations of a dead
+        listener are ended. Returns how many rows were freed.
         """
         freed = 0
         with self._store.write() as db:
-            for state in (Instance.CLAIMED, Batch.REPORTING, Delivery.SENDING):
+            for state in (Instance.READING, Instance.CLAIMED, Batch.REPORTING, Delivery.SENDING):
                 table = type(state).__name__.lower()
-                query = f"SELECT id, owner, lease_until FROM {table} WHERE state = ?"
+                query = f"SELECT id, owner, lease_until, deaths FROM {table} WHERE state = ?"
                 for row in db.execute(query, (state.value,)).fetchall():
                     if row["lease_until"] > now and alive(row["owner"]):
                         continue
-                    why = "the lease ran out" if row["lease_until"] <= now else "its process is gone"
-                    ended: dict[str, Any] = {"owner": None, "lease_until": None, "next_try": now, "note": why}
-                    self._store.step(db, row["id"], state, "release", now=now, detail=why, columns=ended)
+                    deaths = row["deaths"] + int(not alive(row["owner"]))
+                    step = "park" if deaths >= DEADLY else "release"
+                    why = "its process is gone" if deaths > row["deaths"] else "the lease ran out"
+                    why += f" ({deaths} times, so it may be the cause)" if step == "park" else ""
+                    ended: dict[str, Any] = {"owner": None, "lease_until": None, "deaths": deaths, "note": why}
+                    self._store.step(db, row["id"], state, step, now=now, detail=why, columns=ended)
                     freed += 1
             lost = db.execute("SELECT DISTINCT listener FROM association WHERE ended_at IS NULL").fetchall()
             for row in lost:
@@ -83,6 +102,15 @@ class Ledger:
         """The report of one batch, once it is made."""
         rows = self._store.read("SELECT * FROM object WHERE batch = ?", batch)
         return _object(rows[0]) if rows else None
+
+    def is_result(self, sop_instance_uid: str) -> bool:
+        """Whether this node made an object of this UID."""
+        query = "SELECT 1 FROM object WHERE sop_instance_uid = ? AND kind <> 'original' LIMIT 1"
+        return bool(self._store.read(query, sop_instance_uid))
+
+    def names(self, path: str) -> bool:
+        """Whether a row refers to this spooled file."""
+        return bool(self._store.read("SELECT 1 FROM object WHERE path = ?", path))
 
     def known_paths(self) -> set[str]:
         """Every spooled file that a row refers to."""

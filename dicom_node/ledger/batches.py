@@ -20,9 +20,9 @@ class Batches:
 
     def open(self) -> list[tuple[BatchRow, Snapshot]]:
         """Every open batch with what the decision about it needs."""
-        unread = self._store.read(
-            "SELECT min(received_at) AS at FROM instance WHERE state IN ('received', 'reading')"
-        )[0]["at"]
+        unread = self._store.read("SELECT min(received_at) AS at FROM instance WHERE state IN ('received', 'reading')")[
+            0
+        ]["at"]
         found = self._store.read(
             "SELECT b.*, (SELECT CASE WHEN count(*) FILTER (WHERE a.ended_at IS NULL) > 0 THEN NULL"
             " ELSE max(a.ended_at) END FROM association a WHERE a.id IN"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dicom_node.ledger.rows import DeliveryRow
 from dicom_node.ledger.store import Store
 from dicom_node.records import ResultKind
+from dicom_node.retry import GiveUp, TryAt
 from dicom_node.states import Delivery
 
 _JOINED = (
@@ -18,13 +19,13 @@ _JOINED = (
 
 @dataclass(frozen=True, slots=True)
 class NewObject:
-    """An object to be recorded with the destinations it goes to: (name, whether its commitment is asked for)."""
+    """An object to be recorded with the names of the destinations it goes to."""
 
     kind: ResultKind
     sop_class_uid: str
     sop_instance_uid: str
     path: str
-    destinations: Sequence[tuple[str, bool]]
+    destinations: Sequence[str]
 
 
 def add_objects(
@@ -44,11 +45,11 @@ def add_objects(
             (new.kind.value, new.sop_class_uid, new.sop_instance_uid, new.path, instance, batch, now),
         )
         ref = db.execute("SELECT id FROM object WHERE path = ?", (new.path,)).fetchone()["id"]
-        for destination, commitment in new.destinations:
+        for destination in dict.fromkeys(new.destinations):
             made = db.execute(
-                "INSERT INTO delivery (destination, object, state, commitment) VALUES (?, ?, ?, ?)"
+                "INSERT INTO delivery (destination, object, state) VALUES (?, ?, ?)"
                 " ON CONFLICT (destination, object) DO NOTHING",
-                (destination, ref, Delivery.PENDING.value, int(commitment)),
+                (destination, ref, Delivery.PENDING.value),
             )
             if made.rowcount and made.lastrowid is not None:
                 detail = f"{new.kind.value} to {destination}"
@@ -62,22 +63,30 @@ class Deliveries:
         self._store = store
 
     def claim(self, destination: str, owner: str, *, now: float, lease_s: float, limit: int) -> list[DeliveryRow]:
-        """Take up to `limit` deliveries of one destination that are due, under one fence."""
+        """Take up to `limit` deliveries of one destination that are due, under one fence.
+
+        What a sender died over before is taken alone, so that it takes nothing else with it if it kills again.
+        """
         with self._store.write() as db:
             due = db.execute(
-                "SELECT id FROM delivery WHERE state = 'pending' AND destination = ? AND next_try <= ?"
+                "SELECT id, deaths FROM delivery WHERE state = 'pending' AND destination = ? AND next_try <= ?"
                 " ORDER BY id LIMIT ?",
                 (destination, now, limit),
             ).fetchall()
+            risky = next((n for n, found in enumerate(due) if found["deaths"]), len(due))
+            due = due[: max(1, risky)]
             fence = self._store.next_fence(db) if due else 0
             for found in due:
                 columns = {"owner": owner, "lease_until": now + lease_s, "fence": fence}
                 self._store.step(db, found["id"], Delivery.PENDING, "claim", now=now, detail=owner, columns=columns)
         return self._rows("d.fence = ? AND d.state = 'sending' ORDER BY d.id", fence) if due else []
 
-    def stored(self, row: DeliveryRow, status: int | None, detail: str, *, now: float) -> None:
-        """The destination has accepted the object. Raises LostClaim."""
-        step = "store" if row.commitment else "deliver"
+    def stored(self, row: DeliveryRow, status: int | None, detail: str, *, commitment: bool, now: float) -> None:
+        """The destination has accepted the object; with `commitment` it is still to confirm that it keeps it.
+
+        Raises LostClaim.
+        """
+        step = "store" if commitment else "deliver"
         self._end_claim(row, step, detail, now=now, status=status, attempts=0, next_try=0)
 
     def release(self, row: DeliveryRow, reason: str, *, next_try: float, failed: bool = True, now: float) -> None:
@@ -95,6 +104,15 @@ class Deliveries:
         ended = {"owner": None, "lease_until": None, "note": detail, **columns}
         with self._store.write() as db:
             self._store.step(db, row.id, Delivery.SENDING, step, now=now, detail=detail, fence=row.fence, columns=ended)
+
+    def accepted(self, row: DeliveryRow, reason: str, *, now: float) -> None:
+        """Count what the destination accepted as delivered, since no confirmation is asked for any more."""
+        with self._store.write() as db:
+            self._store.step(db, row.id, row.state, "deliver", now=now, detail=reason, columns={"note": reason})
+
+    def unconfirmed(self, destination: str) -> list[DeliveryRow]:
+        """What the destination has accepted and not confirmed."""
+        return self._rows("d.state IN ('stored', 'awaiting') AND d.destination = ? ORDER BY d.id", destination)
 
     def to_ask(self, destination: str, *, now: float, limit: int) -> list[DeliveryRow]:
         """Deliveries that the destination has accepted and whose commitment is to be asked for now."""
@@ -124,27 +142,42 @@ class Deliveries:
         with self._store.write() as db:
             self._store.step(db, row.id, Delivery.AWAITING, "park", now=now, detail=reason, columns={"note": reason})
 
-    def reported(self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, str], *, now: float) -> int:
+    def reported(
+        self,
+        transaction_uid: str,
+        committed: Sequence[str],
+        failed: Mapping[str, str],
+        *,
+        then: Callable[[int, str], TryAt | GiveUp],
+        now: float,
+    ) -> int:
         """Apply a storage commitment report; returns how many deliveries it settled.
 
         A late report of an earlier transaction counts too: it says that the destination keeps the object.
-        A failure sends the object again, since the destination says that it does not have it.
+        A failure sends the object again, since the destination says that it does not have it; `then(asked, reason)`
+        says when, or that it is parked.
         """
         settled = 0
         with self._store.write() as db:
             found = db.execute(
                 f"{_JOINED} JOIN commitment c ON c.delivery = d.id WHERE c.transaction_uid = ?"
-                " AND d.state IN ('awaiting', 'stored')",
+                " AND d.state IN ('awaiting', 'stored', 'parked')",
                 (transaction_uid,),
             ).fetchall()
             for row in map(_row, found):
                 if row.sop_instance_uid in committed:
                     detail = "storage commitment"
                     self._store.step(db, row.id, row.state, "deliver", now=now, detail=detail, columns={"note": detail})
-                elif row.sop_instance_uid in failed:
+                elif row.sop_instance_uid in failed and row.state is not Delivery.PARKED:
                     reason = f"not committed: {failed[row.sop_instance_uid]}"
-                    columns = {"note": reason, "attempts": row.attempts + 1, "next_try": now}
-                    self._store.step(db, row.id, row.state, "send again", now=now, detail=reason, columns=columns)
+                    # `asked` is never set back by a new sending, so a peer that accepts and forgets has an end.
+                    decided = then(row.asked, reason)
+                    if isinstance(decided, GiveUp):
+                        columns: dict[str, object] = {"note": decided.reason}
+                        self._store.step(db, row.id, row.state, "park", now=now, detail=reason, columns=columns)
+                    else:
+                        columns = {"note": reason, "next_try": decided.at}
+                        self._store.step(db, row.id, row.state, "send again", now=now, detail=reason, columns=columns)
                 else:
                     continue
                 settled += 1
@@ -174,7 +207,7 @@ class Deliveries:
         if not rows or rows[0].state is not Delivery.PARKED:
             return False
         with self._store.write() as db:
-            fresh = {"attempts": 0, "asked": 0, "next_try": 0, "note": ""}
+            fresh = {"attempts": 0, "deaths": 0, "asked": 0, "next_try": 0, "note": ""}
             self._store.step(db, ref, Delivery.PARKED, "retry", now=now, detail="asked by a person", columns=fresh)
         return True
 
@@ -195,7 +228,6 @@ def _row(found: sqlite3.Row) -> DeliveryRow:
         id=found["id"],
         state=Delivery(found["state"]),
         destination=found["destination"],
-        commitment=bool(found["commitment"]),
         object=found["object"],
         kind=ResultKind(found["kind"]),
         sop_class_uid=found["sop_class_uid"],

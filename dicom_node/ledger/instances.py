@@ -97,7 +97,10 @@ class Instances:
             first, step = (None, "admit") if row.let_in else _relation(db, row, digest)
             if own and step != "repeat":
                 first, step = None, "recognise"
-            note = {"repeat": f"same bytes as instance {first}", "clash": f"same UID, other bytes than instance {first}"}
+            note = {
+                "repeat": f"same bytes as instance {first}",
+                "clash": f"same UID, other bytes than instance {first}",
+            }
             columns: dict[str, object] = {
                 "header": header_to_json(header),
                 "digest": digest,
@@ -112,9 +115,7 @@ class Instances:
                 db, row.id, Instance.READING, step, now=now, detail=detail, fence=row.fence, columns=columns
             )
             if forward_to and step in ("admit", "recognise"):
-                original = NewObject(
-                    ResultKind.ORIGINAL, row.sop_class_uid, row.sop_instance_uid, row.path, forward_to
-                )
+                original = NewObject(ResultKind.ORIGINAL, row.sop_class_uid, row.sop_instance_uid, row.path, forward_to)
                 add_objects(self._store, db, [original], instance=row.id, batch=None, now=now)
             return Admission(Instance(state), first)
 
@@ -143,9 +144,7 @@ class Instances:
             )
             add_objects(self._store, db, objects, instance=row.id, batch=None, now=now)
 
-    def release(
-        self, row: InstanceRow, reason: str, *, next_try: float, counted: bool = True, now: float
-    ) -> None:
+    def release(self, row: InstanceRow, reason: str, *, next_try: float, counted: bool = True, now: float) -> None:
         """Give a claim back to be tried again later; `counted` False when the fault was not the image's.
 
         Raises LostClaim.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from dicom_node.records import Decision, Header, ResultKind
 from dicom_node.states import Batch, Delivery, Instance
@@ -18,8 +18,7 @@ def _header() -> TypeAdapter[Header]:
 
 @cache
 def _decision() -> TypeAdapter[Decision]:
-    # JSON has no word for infinity; without this a figure without bound would read back as nothing.
-    return TypeAdapter(Decision, config=ConfigDict(ser_json_inf_nan="constants"))
+    return TypeAdapter(Decision)
 
 
 def header_to_json(header: Header) -> str:

@@ -21,7 +21,8 @@ MOMENTS = {
     "never quiet, cap not reached": (0, 99, None, None, 99.5, False),
     "never quiet, cap reached": (0, 99, None, None, 100, True),
     "quiet, but an instance is unread that may belong here": (0, 10, 11, 12, 60, False),
-    "an unread instance does not wait for the cap either": (0, 99, None, 99, 200, False),
+    "an instance that arrived after the cap waits for its own batch": (0, 99, None, 101, 200, True),
+    "an instance that arrived after the quiet time, too": (0, 10, None, 31, 60, True),
 }
 
 

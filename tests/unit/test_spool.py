@@ -13,6 +13,10 @@ from dicom_node.recover import GRACE_S, recover
 from dicom_node.spool import Spool, write_durably
 
 
+def KNOWN(_path: str) -> bool:  # noqa: N802 - reads as the constant answer that it is
+    return True
+
+
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path / "spool")
@@ -52,15 +56,29 @@ def test_the_file_and_its_folders_are_synced_before_it_counts(spool: Spool, monk
 
 
 def test_the_same_result_twice_is_one_file(spool: Spool) -> None:
-    first = spool.write_result("2.25.77", b"same")
-    assert spool.write_result("2.25.77", b"same") == first
+    first = spool.write_result("2.25.77", b"same", named=KNOWN)
+    assert spool.write_result("2.25.77", b"same", named=KNOWN) == first
 
 
 def test_other_bytes_under_a_results_uid_are_never_overwritten(spool: Spool) -> None:
-    path = spool.write_result("2.25.77", b"same")
+    path = spool.write_result("2.25.77", b"same", named=KNOWN)
     with pytest.raises(SpoolDamaged):
-        spool.write_result("2.25.77", b"other")
+        spool.write_result("2.25.77", b"other", named=KNOWN)
     assert spool.at(path).read_bytes() == b"same"
+
+
+def test_what_a_crash_left_unnamed_is_replaced(spool: Spool) -> None:
+    path = spool.write_result("2.25.77", b"from a killed process", named=lambda _path: False)
+    assert spool.write_result("2.25.77", b"again", named=lambda _path: False) == path
+    assert spool.at(path).read_bytes() == b"again"
+
+
+def test_a_lost_file_is_restored_from_a_good_copy(spool: Spool) -> None:
+    lost, good = spool.keep(_incoming(spool)), spool.keep(_incoming(spool))
+    spool.at(lost).unlink()
+    spool.restore(lost, good)
+    spool.discard(good)
+    assert spool.at(lost).read_bytes() == b"object"
 
 
 def test_a_write_that_fails_leaves_no_partial_file(tmp_path: Path) -> None:

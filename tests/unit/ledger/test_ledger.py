@@ -10,18 +10,25 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from dicom_node.errors import IllegalStep, LostClaim
-from dicom_node.ledger import InstanceRow, Ledger, NewObject
-from dicom_node.records import Arrival, Decision, Header, Outcome, ResultKind
+from dicom_node.ledger import DEADLY, InstanceRow, Ledger, NewObject
+from dicom_node.records import Arrival, Decision, Header, Measured, Outcome, ResultKind, Tried
+from dicom_node.retry import GiveUp, TryAt
 from dicom_node.states import Batch, Delivery, Instance
 from tests.unit.test_routing import CHEST
 
 COUNTER = itertools.count(1)
+
+
+def LATER(_asked: int, _reason: str) -> TryAt:  # noqa: N802 - reads as the constant answer that it is
+    return TryAt(0)
+
+
 PASSED = Decision(outcome=Outcome.PASSED, reason="test")
 
 
@@ -53,11 +60,26 @@ def _header(row: InstanceRow, **changes: object) -> Header:
     return dataclasses.replace(CHEST, sop_instance_uid=row.sop_instance_uid, **changes)
 
 
+def _read(ledger: Ledger) -> InstanceRow:
+    row = ledger.instances.read("worker", now=0, lease_s=10)
+    assert row is not None
+    return row
+
+
 def _admit(
-    ledger: Ledger, row: InstanceRow, digest: str = "", *, to: list[tuple[str, bool]] | None = None, **changes: object
+    ledger: Ledger,
+    row: InstanceRow,
+    digest: str = "",
+    *,
+    to: Sequence[str] = (),
+    own: bool = False,
+    **changes: object,
 ) -> Instance:
+    reading = _read(ledger)
+    assert reading.id == row.id, "the oldest is read first"
     header = _header(row, **changes)
-    return ledger.instances.admit(row, header, digest or f"d{row.id}", forward_to=to or [], now=row.received_at).state
+    given = digest or f"d{row.id}"
+    return ledger.instances.admit(reading, header, given, forward_to=to, own=own, now=row.received_at).state
 
 
 def _decided(ledger: Ledger, *, now: float = 1) -> InstanceRow:
@@ -67,9 +89,9 @@ def _decided(ledger: Ledger, *, now: float = 1) -> InstanceRow:
     return row
 
 
-def _delivery(ledger: Ledger, *, commitment: bool) -> None:
+def _delivery(ledger: Ledger) -> None:
     row = _arrive(ledger)
-    _admit(ledger, row, to=[("pacs", commitment)])
+    _admit(ledger, row, to=["pacs"])
 
 
 def test_the_ledger_is_written_through_to_the_disk(tmp_path: Path) -> None:
@@ -139,18 +161,43 @@ def test_repeating_a_conflicting_object_is_a_duplicate_of_the_conflict(ledger: L
     assert states == [Instance.WAITING, Instance.CONFLICT, Instance.DUPLICATE]
 
 
-def test_a_person_may_let_a_conflict_in(ledger: Ledger) -> None:
+def test_a_person_may_let_a_conflict_in_and_it_is_sent_on_like_any_original(ledger: Ledger) -> None:
     first, other = _arrive(ledger, "1.2.3"), _arrive(ledger, "1.2.3")
     _admit(ledger, first, "one")
     _admit(ledger, other, "two")
     assert ledger.instances.retry(other.id, now=5)
-    row = ledger.instances.get(other.id)
-    assert row is not None
-    assert (row.state, row.batch) == (Instance.WAITING, 1)
+    assert _admit(ledger, other, "two", to=["pacs"]) is Instance.WAITING
+    assert [row.destination for row in ledger.deliveries.of_instance(other.id)] == ["pacs"]
+
+
+def test_a_damaged_first_arrival_does_not_turn_the_good_resend_into_a_conflict(ledger: Ledger) -> None:
+    _arrive(ledger, "1.2.3")
+    ledger.instances.park(_read(ledger), "cut off: send it again", now=1)
+    assert _admit(ledger, _arrive(ledger, "1.2.3"), "good") is Instance.WAITING
+
+
+def test_a_retried_instance_does_not_clash_with_a_conflict_that_it_caused(ledger: Ledger) -> None:
+    first, other = _arrive(ledger, "1.2.3"), _arrive(ledger, "1.2.3")
+    _admit(ledger, first, "one")
+    claimed = ledger.instances.claim("worker", now=0, lease_s=10)
+    assert claimed is not None
+    ledger.instances.park(claimed, "broken", now=1)
+    _admit(ledger, other, "two")
+    ledger.instances.retry(first.id, now=2)
+    assert _admit(ledger, first, "one") is Instance.WAITING
+
+
+def test_the_holder_of_the_same_bytes_is_found_so_that_its_file_can_be_looked_at(ledger: Ledger) -> None:
+    first, again = _arrive(ledger, "1.2.3"), _arrive(ledger, "1.2.3")
+    _admit(ledger, first, "one")
+    holder = ledger.instances.holder(again, "one")
+    assert holder is not None
+    assert holder.id == first.id
+    assert ledger.instances.holder(again, "two") is None
 
 
 def test_our_own_results_are_recognised_and_never_wait(ledger: Ledger) -> None:
-    assert _admit(ledger, _arrive(ledger), made_by_evenray=True) is Instance.OWN
+    assert _admit(ledger, _arrive(ledger), own=True) is Instance.OWN
     assert ledger.instances.claim("worker", now=1, lease_s=10) is None
     assert ledger.batches.open() == []
 
@@ -190,13 +237,40 @@ def test_an_instance_is_claimed_by_one_worker_only(ledger: Ledger) -> None:
     assert [claim is not None for claim in claims] == [True, False]
 
 
-def test_attempts_count_claims_so_that_a_killed_worker_counts_too(ledger: Ledger) -> None:
+def test_what_process_after_process_dies_over_is_parked_at_last(ledger: Ledger) -> None:
     _admit(ledger, _arrive(ledger))
-    for expected in (1, 2, 3):
+    for _ in range(DEADLY):
+        assert ledger.instances.claim("worker", now=0, lease_s=10), "not parked before its time"
+        ledger.sweep(lambda _name: False, now=0)
+    (shown,) = ledger.attention()
+    assert shown["note"] == f"its process is gone ({DEADLY} times, so it may be the cause)"
+
+
+def test_an_instance_that_kills_its_reader_is_parked_at_last(ledger: Ledger) -> None:
+    _arrive(ledger)
+    for _ in range(DEADLY):
+        _read(ledger)
+        ledger.sweep(lambda _name: False, now=0)
+    assert ledger.counts()["instance"]["parked"] == 1
+
+
+def test_what_a_sender_died_over_is_taken_alone(ledger: Ledger) -> None:
+    for _ in range(3):
+        _delivery(ledger)
+    assert len(ledger.deliveries.claim("pacs", "sender", now=0, lease_s=10, limit=9)) == 3
+    ledger.sweep(lambda _name: False, now=0)
+    assert len(ledger.deliveries.claim("pacs", "sender", now=0, lease_s=10, limit=9)) == 1
+
+
+def test_a_fault_that_is_not_the_images_costs_it_no_attempt(ledger: Ledger) -> None:
+    _admit(ledger, _arrive(ledger))
+    for counted, expected in ((False, 0), (True, 1)):
         row = ledger.instances.claim("worker", now=0, lease_s=10)
         assert row is not None
-        assert row.attempts == expected
-        ledger.sweep(lambda _name: False, now=0)
+        ledger.instances.release(row, "why", next_try=0, counted=counted, now=0)
+        back = ledger.instances.get(row.id)
+        assert back is not None
+        assert back.attempts == expected
 
 
 def test_an_illegal_step_changes_nothing(ledger: Ledger) -> None:
@@ -215,7 +289,8 @@ def test_every_step_leaves_a_history_row_that_can_not_be_changed(ledger: Ledger)
     steps = [(h["before"], h["step"], h["after"]) for h in ledger.history("instance", row.id)]
     assert steps == [
         (None, "receive", "received"),
-        ("received", "admit", "waiting"),
+        ("received", "read", "reading"),
+        ("reading", "admit", "waiting"),
         ("waiting", "claim", "claimed"),
         ("claimed", "decide", "decided"),
     ]
@@ -276,7 +351,7 @@ def test_a_batch_is_reported_only_once_every_instance_is_decided(ledger: Ledger)
     batch = ledger.batches.claim("worker", now=2, lease_s=10)
     assert batch is not None
     named = [row.id for row in ledger.instances.of_batch(batch.id)]
-    report = NewObject(ResultKind.STRUCTURED_REPORT, "1.2", "9.9", "results/9.9", [("pacs", False)])
+    report = NewObject(ResultKind.STRUCTURED_REPORT, "1.2", "9.9", "results/9.9", ["pacs"])
     ledger.batches.report(batch, named, report, now=3)
     assert ledger.counts()["instance"]["reported"] == 2
     assert [row.kind for row in ledger.deliveries.of_batch(batch.id)] == [ResultKind.STRUCTURED_REPORT]
@@ -290,10 +365,7 @@ def test_a_parked_instance_does_not_hold_up_its_batch_and_joins_the_next_when_re
     ledger.instances.park(stuck, "broken", now=1)
     assert ledger.batches.claim("worker", now=2, lease_s=10) is not None
     assert ledger.instances.retry(stuck.id, now=3)
-    back = ledger.instances.get(stuck.id)
-    assert back is not None
-    assert back.state is Instance.RECEIVED
-    assert _admit(ledger, back) is Instance.WAITING
+    assert _admit(ledger, stuck) is Instance.WAITING
     assert ledger.batches.open()[0][0].number == 2
 
 
@@ -309,7 +381,7 @@ def test_a_batch_whose_every_instance_is_parked_becomes_void(ledger: Ledger) -> 
 def test_recording_the_same_result_twice_adds_no_second_delivery(ledger: Ledger) -> None:
     row = _arrive(ledger)
     _admit(ledger, row)
-    result = NewObject(ResultKind.SECONDARY_CAPTURE, "1.2", "8.8", "results/8.8", [("pacs", False)])
+    result = NewObject(ResultKind.SECONDARY_CAPTURE, "1.2", "8.8", "results/8.8", ["pacs"])
     claimed = ledger.instances.claim("worker", now=0, lease_s=10)
     assert claimed is not None
     ledger.instances.decide(claimed, PASSED, [result, result], now=1)
@@ -317,53 +389,75 @@ def test_recording_the_same_result_twice_adds_no_second_delivery(ledger: Ledger)
 
 
 def test_a_destination_without_commitment_is_done_with_the_receipt(ledger: Ledger) -> None:
-    _delivery(ledger, commitment=False)
+    _delivery(ledger)
     (row,) = ledger.deliveries.claim("pacs", "sender", now=0, lease_s=10, limit=9)
-    ledger.deliveries.stored(row, 0, "stored", now=1)
+    ledger.deliveries.stored(row, 0, "stored", commitment=False, now=1)
     assert ledger.counts()["delivery"][Delivery.DELIVERED.value] == 1
 
 
 def test_with_commitment_only_the_report_makes_it_delivered(ledger: Ledger) -> None:
-    _delivery(ledger, commitment=True)
+    _delivery(ledger)
     (row,) = ledger.deliveries.claim("pacs", "sender", now=0, lease_s=10, limit=9)
-    ledger.deliveries.stored(row, 0, "stored", now=1)
+    ledger.deliveries.stored(row, 0, "stored", commitment=True, now=1)
     rows = ledger.deliveries.to_ask("pacs", now=1, limit=9)
     ledger.deliveries.asked(rows, "2.25.1", now=2)
     assert ledger.counts()["delivery"]["awaiting"] == 1
-    assert ledger.deliveries.reported("2.25.404", [row.sop_instance_uid], {}, now=3) == 0
-    assert ledger.deliveries.reported("2.25.1", [row.sop_instance_uid], {}, now=3) == 1
+    assert ledger.deliveries.reported("2.25.404", [row.sop_instance_uid], {}, then=LATER, now=3) == 0
+    assert ledger.deliveries.reported("2.25.1", [row.sop_instance_uid], {}, then=LATER, now=3) == 1
     assert ledger.counts()["delivery"]["delivered"] == 1
 
 
 def test_what_is_not_committed_is_sent_again(ledger: Ledger) -> None:
-    _delivery(ledger, commitment=True)
+    _delivery(ledger)
     (row,) = ledger.deliveries.claim("pacs", "sender", now=0, lease_s=10, limit=9)
-    ledger.deliveries.stored(row, 0, "stored", now=1)
+    ledger.deliveries.stored(row, 0, "stored", commitment=True, now=1)
     ledger.deliveries.asked(ledger.deliveries.to_ask("pacs", now=1, limit=9), "2.25.1", now=2)
-    ledger.deliveries.reported("2.25.1", [], {row.sop_instance_uid: "reason 0x0112"}, now=3)
+    ledger.deliveries.reported("2.25.1", [], {row.sop_instance_uid: "reason 0x0112"}, then=LATER, now=3)
     (again,) = ledger.deliveries.claim("pacs", "sender", now=3, lease_s=10, limit=9)
     assert (again.id, again.note) == (row.id, "not committed: reason 0x0112")
 
 
-def test_a_late_report_of_an_earlier_request_counts(ledger: Ledger) -> None:
-    _delivery(ledger, commitment=True)
+def test_a_peer_that_accepts_and_forgets_again_and_again_has_an_end(ledger: Ledger) -> None:
+    _delivery(ledger)
     (row,) = ledger.deliveries.claim("pacs", "sender", now=0, lease_s=10, limit=9)
-    ledger.deliveries.stored(row, 0, "stored", now=1)
+    ledger.deliveries.stored(row, 0, "stored", commitment=True, now=1)
+    ledger.deliveries.asked(ledger.deliveries.to_ask("pacs", now=1, limit=9), "2.25.1", now=2)
+    failed = {row.sop_instance_uid: "reason 0x0112"}
+    ledger.deliveries.reported("2.25.1", [], failed, then=lambda asked, why: GiveUp(f"{why}, {asked} times"), now=3)
+    (shown,) = ledger.attention()
+    assert shown["note"] == "pacs: not committed: reason 0x0112, 1 times"
+
+
+def test_a_late_report_settles_even_what_was_parked_meanwhile(ledger: Ledger) -> None:
+    _delivery(ledger)
+    (row,) = ledger.deliveries.claim("pacs", "sender", now=0, lease_s=10, limit=9)
+    ledger.deliveries.stored(row, 0, "stored", commitment=True, now=1)
+    ledger.deliveries.asked(ledger.deliveries.to_ask("pacs", now=1, limit=9), "2.25.1", now=2)
+    (overdue,) = ledger.deliveries.overdue("pacs", asked_before=400)
+    ledger.deliveries.give_up_asking(overdue, "no report", now=400)
+    assert ledger.deliveries.reported("2.25.1", [row.sop_instance_uid], {}, then=LATER, now=401) == 1
+    assert ledger.attention() == []
+
+
+def test_a_late_report_of_an_earlier_request_counts(ledger: Ledger) -> None:
+    _delivery(ledger)
+    (row,) = ledger.deliveries.claim("pacs", "sender", now=0, lease_s=10, limit=9)
+    ledger.deliveries.stored(row, 0, "stored", commitment=True, now=1)
     ledger.deliveries.asked(ledger.deliveries.to_ask("pacs", now=1, limit=9), "2.25.1", now=2)
     (overdue,) = ledger.deliveries.overdue("pacs", asked_before=400)
     ledger.deliveries.ask_again(overdue, "no report", next_try=500, now=400)
-    assert ledger.deliveries.reported("2.25.1", [row.sop_instance_uid], {}, now=401) == 1
+    assert ledger.deliveries.reported("2.25.1", [row.sop_instance_uid], {}, then=LATER, now=401) == 1
 
 
 def test_deliveries_of_one_destination_do_not_wait_for_another(ledger: Ledger) -> None:
     row = _arrive(ledger)
-    _admit(ledger, row, to=[("dead", False), ("alive", False)])
+    _admit(ledger, row, to=["dead", "alive"])
     assert ledger.deliveries.claim("dead", "sender", now=0, lease_s=10, limit=9)
     assert ledger.deliveries.claim("alive", "sender", now=0, lease_s=10, limit=9)
 
 
 def test_a_parked_delivery_is_shown_and_can_be_retried(ledger: Ledger) -> None:
-    _delivery(ledger, commitment=False)
+    _delivery(ledger)
     (row,) = ledger.deliveries.claim("pacs", "sender", now=0, lease_s=10, limit=9)
     ledger.deliveries.park(row, "SOP class not supported", now=1)
     (shown,) = ledger.attention()
@@ -393,3 +487,15 @@ def test_two_processes_write_without_losing_a_row(tmp_path: Path) -> None:
     counts = ledger.counts()["instance"]["received"]
     ledger.close()
     assert counts == 100
+
+
+def test_a_number_without_bound_reads_back_as_it_was(ledger: Ledger) -> None:
+    _admit(ledger, _arrive(ledger))
+    row = ledger.instances.claim("worker", now=0, lease_s=10)
+    assert row is not None
+    tried = Tried(method="m", distance=float("inf"), verified=False, figures=(Measured("f", float("-inf")),))
+    ledger.instances.decide(row, dataclasses.replace(PASSED, tried=(tried,)), [], now=1)
+    back = ledger.instances.get(row.id)
+    assert back is not None
+    assert back.decision is not None
+    assert back.decision.tried == (tried,)
