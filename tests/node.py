@@ -46,7 +46,7 @@ SETTLE_S = 180.0
 NEVER_S = 3600.0
 """A quiet time that does not end within a test: batches stay open until the test says otherwise."""
 SETTLED = """
-SELECT (SELECT count(*) FROM instance WHERE state IN ('received', 'waiting', 'claimed'))
+SELECT (SELECT count(*) FROM instance WHERE state IN ('received', 'reading', 'waiting', 'claimed'))
      + (SELECT count(*) FROM batch WHERE state IN ('open', 'closed', 'reporting'))
      + (SELECT count(*) FROM delivery WHERE state IN ('pending', 'sending', 'stored', 'awaiting'))
 """

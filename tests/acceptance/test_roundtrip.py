@@ -13,7 +13,7 @@ import pytest
 from tests.node import ROOT, node
 from tests.peers import ENVIRONMENT, LOOPBACK, free_port, orthanc, require
 
-pytestmark = [pytest.mark.peers, pytest.mark.data, pytest.mark.xdist_group("roundtrip")]
+pytestmark = [pytest.mark.peers, pytest.mark.data]
 
 SHARED = ROOT.parent / "shared"
 JUDGE = SHARED / "acceptance" / "roundtrip.py"

@@ -30,7 +30,6 @@ from tests.node import (
 from tests.peers import free_port, wait_until
 
 pytestmark = [
-    pytest.mark.xdist_group("crash"),
     # The library leaves the socket of a peer that died to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -76,7 +75,7 @@ def running(tmp_path: Path) -> Iterator[tuple[Node, Archive]]:
 
 def _finish(made: Node, pacs: Archive, truth: Truth) -> None:
     """Close the batch, by one more kill, and compare the end with the undisturbed one."""
-    wait_for = "SELECT count(*) FROM instance WHERE state IN ('received', 'waiting', 'claimed')"
+    wait_for = "SELECT count(*) FROM instance WHERE state IN ('received', 'reading', 'waiting', 'claimed')"
     made.wait(lambda: made.one(wait_for) == 0, 120, "every image is decided")
     made.configure(assembly=QUIET)
     made.kill("work")

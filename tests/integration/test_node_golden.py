@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.node import archive, contents, node, study, to_archive, uid_of
 from tests.peers import free_port
 
-pytestmark = pytest.mark.xdist_group("golden")
 STUDY = "1.2.826.0.1.3680043.10.1.60"
 
 

@@ -22,7 +22,7 @@ from tests.dicom_files import DATA
 from tests.node import Node, data_set, node, radiograph
 from tests.peers import ENVIRONMENT, LOOPBACK, Orthanc, free_port, orthanc, require, storescu
 
-pytestmark = [pytest.mark.peers, pytest.mark.data, pytest.mark.xdist_group("pacs")]
+pytestmark = [pytest.mark.peers, pytest.mark.data]
 
 # DCMTK's storescu proposes compressed syntaxes only when told which one.
 PROPOSE = {

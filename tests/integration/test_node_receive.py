@@ -42,7 +42,6 @@ from tests.node import (
 from tests.peers import LOOPBACK, free_port, wait_until
 
 pytestmark = [
-    pytest.mark.xdist_group("receive"),
     # The library leaves the socket of a peer that died to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]

@@ -25,7 +25,7 @@ REPRESENTATIVE = ("GE_Senographe_Essential_MLO", "CR-MONO1-10-chest")
 """The fullest header and the barest one: PixelMed takes ten seconds a report and more under load."""
 
 # One group, so that the results are made once.
-pytestmark = [pytest.mark.peers, pytest.mark.data, pytest.mark.xdist_group("validators")]
+pytestmark = [pytest.mark.peers, pytest.mark.data]
 
 
 def real_files() -> list[Path]:
