@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dicom_node import VERSION
-from dicom_node.errors import EvenrayError, SettingsInvalid
+from dicom_node.errors import EvenrayError
 from dicom_node.exits import Exit
 
 EPILOG = (
@@ -208,11 +208,11 @@ def main() -> None:
     """Run the command line; every expected fault is one sentence on standard error."""
     try:
         app()
-    except SettingsInvalid as fault:
-        print(f"evenray: {fault}", file=sys.stderr)
-        sys.exit(Exit.USAGE)
     except EvenrayError as fault:
         print(f"evenray: {fault}", file=sys.stderr)
+        sys.exit(Exit.USAGE)
+    except OSError as fault:
+        print(f"evenray: {fault.filename or 'this machine'}: {fault.strerror or fault}", file=sys.stderr)
         sys.exit(Exit.USAGE)
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)

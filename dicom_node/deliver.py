@@ -17,7 +17,7 @@ from typing import cast
 from dicom_node import retry
 from dicom_node.destinations import DestinationPort, Parcel, open_destination
 from dicom_node.destinations.commitment import CommitReport, request_commitment
-from dicom_node.errors import EvenrayError, IllegalStep, LostClaim, PeerBusy, PeerUnreachable
+from dicom_node.errors import EvenrayError, IllegalStep, LostClaim, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_node.ledger import DeliveryRow, Ledger
 from dicom_node.liveness import Liveness
 from dicom_node.records import Receipt
@@ -183,6 +183,10 @@ class Line:
                 wait_s=where.commitment_wait_s,
             )
             log.info("%s: asked for commitment of %d objects", self.name, len(rows))
+        except PeerRefused as fault:
+            remedy = f"if it does not offer storage commitment, set destinations.{self.name}.commitment: false"
+            for row in rows:
+                self._unanswered(row, row.asked + 1, PeerRefused(f"{fault}; {remedy}"))
         except EvenrayError as fault:
             for row in rows:
                 # The row was read before it was asked for.

@@ -76,7 +76,7 @@ def _handlers(spool: Spool, ledger: Ledger, settings: Settings, listener: str) -
             ledger.association_ended(ref, how, now=time.time())
         elif event.assoc.requestor.primitive is None:
             # A probe that only connected: wake its thread, which else counts as an association until a time-out.
-            event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]
+            event.assoc.dul.to_user_queue.put(None)
         _drop_partial(event)
 
     def committed(report: CommitReport) -> None:

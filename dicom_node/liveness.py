@@ -11,7 +11,7 @@ import time
 import uuid
 from pathlib import Path
 
-from dicom_node.errors import AlreadyRunning
+from dicom_node.errors import AlreadyRunning, Stop
 
 LOOK_S = 0.5
 
@@ -20,12 +20,18 @@ class Liveness:
     """A process's own lock file, and the test whether another one's is still held."""
 
     def __init__(self, folder: Path, role: str, *, alone: bool = False) -> None:
-        """`alone`: the role may be held once per state directory. Raises AlreadyRunning when it is held."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """`alone`: the role may be held once per state directory.
+
+        Raises AlreadyRunning when it is held, Stop when the folder can't be used.
+        """
         self._folder = folder
         self.name = role if alone else f"{role}-{uuid.uuid4().hex[:12]}"
         self._path = folder / self.name
-        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as fault:
+            raise Stop(f"state_dir {folder.parent}: {fault.strerror}: check path, owner and rights") from fault
         if not self._lock():
             os.close(self._handle)
             raise AlreadyRunning(

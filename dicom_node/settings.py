@@ -11,6 +11,7 @@ import json
 import re
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -248,17 +249,10 @@ class Settings(_Section):
     """What happens to everything else."""
 
     @model_validator(mode="after")
-    def _known_destinations(self) -> Settings:
-        users = [(f"routes.{i}", r.destinations) for i, r in enumerate(self.routes)]
-        users.append(("passed_by", self.passed_by.destinations))
-        for path, names in users:
-            for name in names:
-                if name not in self.destinations:
-                    known = ", ".join(sorted(self.destinations)) or "none is configured"
-                    raise ValueError(f"{path}.destinations: no destination is called {name!r}; known: {known}")
-        twice = {r.name for r in self.routes if [q.name for q in self.routes].count(r.name) > 1}
-        if twice:
-            raise ValueError(f"routes: the name {min(twice)!r} is used twice; each route needs its own")
+    def _fits_together(self) -> Settings:
+        faults = _cross_faults(self.model_dump(include={"destinations": True, "routes": True, "passed_by": True}))
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     @property
@@ -286,7 +280,8 @@ def load(path: Path | None) -> Settings:
 def parse(text: str, *, base: Path) -> tuple[Settings | None, list[str]]:
     """Settings from YAML text, or all its faults, one sentence each."""
     try:
-        raw = yaml.safe_load(text) or {}
+        # A subclass of the safe loader: it makes plain data only.
+        raw = yaml.load(text, Loader=_Loader) or {}
     except yaml.YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -296,8 +291,53 @@ def parse(text: str, *, base: Path) -> tuple[Settings | None, list[str]]:
     try:
         settings = Settings.model_validate(raw)
     except ValidationError as fault:
-        return None, [_sentence(error) for error in fault.errors(include_url=False)]
+        return None, _sentences(fault.errors(include_url=False), raw)
     return _anchored(settings, base), []
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that is there twice is a fault, not a silent choice of the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is there twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _sentences(errors: list[ErrorDetails], raw: dict[str, Any]) -> list[str]:
+    """Every fault of the file: those of single settings, and those between settings, which need no valid rest."""
+    broken = {error["loc"][:-1] for error in errors if error["loc"]}
+    own = [
+        _sentence(error)
+        for error in errors
+        # What follows from a fault inside, or is said below, is not said here.
+        if error["loc"] and not (error["type"] == "too_short" and error["loc"] in broken)
+    ]
+    return [*own, *_cross_faults(raw)]
+
+
+def _cross_faults(raw: Mapping[str, Any]) -> list[str]:
+    """Faults between settings, on plain data that may be faulty itself."""
+    destinations, routes = raw.get("destinations"), raw.get("routes")
+    known = sorted(map(str, destinations)) if isinstance(destinations, dict) else []
+    listed = [r for r in routes if isinstance(r, dict)] if isinstance(routes, list | tuple) else []
+    faults = []
+    passed_by = raw.get("passed_by")
+    users = [*((f"routes.{n}", route) for n, route in enumerate(listed)), ("passed_by", passed_by)]
+    for path, user in users:
+        names = user.get("destinations") if isinstance(user, dict) else None
+        for name in names if isinstance(names, list | tuple) else ():
+            if name not in known:
+                there = ", ".join(known) or "none is configured"
+                faults.append(f"{path}.destinations: no destination is called {name!r}; known: {there}")
+    names = [str(route.get("name")) for route in listed if route.get("name") is not None]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        faults.append(f"routes: the name {name!r} is used twice; each route needs its own")
+    return faults
 
 
 def _read(path: Path) -> str:

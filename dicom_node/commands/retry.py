@@ -13,7 +13,7 @@ from dicom_node.errors import BadInput
 from dicom_node.exits import Exit
 from dicom_node.ledger import Ledger
 
-_NAMED = re.compile(r"(instance|batch|delivery):(\d+)")
+_NAMED = re.compile(r"(instance|batch|delivery):(\d{1,18})")
 
 
 def retry(what: list[str], config: Path | None, state_dir: Path | None, *, everything: bool) -> int:

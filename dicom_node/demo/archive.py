@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -201,22 +200,6 @@ class Archive:
             return
         _send_report(association, report)
         association.release()
-
-
-def run_archive(
-    folder: Path, ae_title: str, host: str, port: int, *, peers: Mapping[str, tuple[str, int]] | None = None
-) -> None:
-    """Run an archive in the main thread until SIGTERM or SIGINT. Raises OSError where the port is taken."""
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stopped.set())
-    archive = Archive(folder, ae_title, host, port, peers=peers)
-    archive.start()
-    log.info("archive %s listens on %s:%d", ae_title, host, port)
-    try:
-        stopped.wait()
-    finally:
-        archive.stop()
 
 
 def _send_report(association: Association, report: Dataset) -> bool:

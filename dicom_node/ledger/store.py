@@ -86,15 +86,22 @@ class Store:
     """One connection to the ledger, shared by the threads of a process under a lock."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Raises Stop where the file is no ledger, is damaged, or can't be written."""
         self._lock = threading.RLock()
-        # Autocommit mode: transactions are begun and ended below, never by the driver's guess.
-        self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA foreign_keys=ON")
-        self._create(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Autocommit mode: transactions are begun and ended below, never by the driver's guess.
+            self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA foreign_keys=ON")
+            self._create(path)
+        except (sqlite3.DatabaseError, OSError) as fault:
+            raise Stop(
+                f"{path}: can't be used as the ledger ({fault}): check owner and rights; if it is damaged, stop the "
+                "node and restore it from a backup, or move it aside: originals stay in the spool"
+            ) from fault
 
     def _create(self, path: Path) -> None:
         with self.write() as db:

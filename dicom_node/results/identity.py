@@ -59,9 +59,22 @@ def equipment(decisions: Sequence[Decision]) -> Equipment:
     )
 
 
-def series_uid(header: Header, kind: str, made_by: Equipment) -> str:
-    """One series a study, kind of result and device."""
-    return make_uid("series", header.study_instance_uid, header.patient_key, kind, made_by.device_uid)
+def image_series_uid(header: Header, decision: Decision) -> str:
+    """One series for what shares every series-level attribute: its original's series, exam, method and device.
+
+    Source: PS3.3 C.7.3.1 (Modality, Laterality, Body Part Examined, Series Description are the series').
+    """
+    return make_uid(
+        "image series",
+        header.study_instance_uid,
+        header.patient_key,
+        header.series_instance_uid,
+        header.modality,
+        header.body_part,
+        header.laterality,
+        decision.method,
+        equipment([decision]).device_uid,
+    )
 
 
 def code_item(concept: Concept) -> Dataset:

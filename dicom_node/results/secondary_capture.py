@@ -80,7 +80,7 @@ def make_secondary_capture(
     instance = image_uid(decision, header)
     image.SOPClassUID = uid.SecondaryCaptureImageStorage
     image.SOPInstanceUID = instance
-    image.SeriesInstanceUID = identity.series_uid(header, ResultKind.SECONDARY_CAPTURE, made_by)
+    image.SeriesInstanceUID = identity.image_series_uid(header, decision)
     image.CodingSchemeIdentificationSequence = identity.coding_schemes()
     copying.choose_charset(original, image)
     return Made(

@@ -111,7 +111,8 @@ def _document(
     return sr.Comprehensive3DSR(
         evidence=_evidence(ordered, patient),
         content=content[0],
-        series_instance_uid=identity.series_uid(ordered[0].header, ResultKind.STRUCTURED_REPORT, made_by),
+        # A series each: reports of later batches are later reports, not later pages, and carry no clock to sort by.
+        series_instance_uid=identity.make_uid("report series", report_uid(ordered, site)),
         series_number=SERIES_NUMBER,
         sop_instance_uid=report_uid(ordered, site),
         instance_number=1,
@@ -131,7 +132,7 @@ def _evidence(ordered: Sequence[Reported], patient: Dataset) -> list[Dataset]:
     out = []
     for one in ordered:
         series = one.header.series_instance_uid or identity.make_uid("no series", one.header.study_instance_uid)
-        images_in = identity.series_uid(one.header, ResultKind.SECONDARY_CAPTURE, identity.equipment([one.decision]))
+        images_in = identity.image_series_uid(one.header, one.decision)
         origin = (one.header.sop_class_uid, one.header.sop_instance_uid, series)
         for sop_class, instance, of_series in (origin, *((c, i, images_in) for c, i in one.results)):
             item = Dataset()

@@ -46,6 +46,31 @@ def test_all_faults_are_named_at_once() -> None:
     assert len(faults) == 4
 
 
+def test_faults_between_settings_are_named_beside_those_of_single_ones() -> None:
+    text = """
+        storage: {watermark_percent: 0}
+        destinations: {pacs: {kind: folder, path: out}}
+        routes:
+          - {name: a, destinations: [pcas, archive]}
+          - {name: a, methods: [magic]}
+        passed_by: {destinations: [nowhere]}
+    """
+    _, faults = parse(text, base=Path())
+    assert [fault.partition(":")[0] for fault in faults] == [
+        "storage.watermark_percent",
+        "routes.1.methods.0",
+        "routes.0.destinations",
+        "routes.0.destinations",
+        "passed_by.destinations",
+        "routes",
+    ]
+
+
+def test_a_key_that_is_there_twice_is_a_fault_and_not_a_silent_choice() -> None:
+    _, faults = parse("site: {}\nlisten: {port: 1}\nlisten: {port: 2}", base=Path())
+    assert faults == ["line 3, column 1: not valid YAML: 'listen' is there twice"]
+
+
 def test_broken_yaml_is_named_with_line_and_column() -> None:
     _, faults = parse("listen:\n  port: [1\n", base=Path())
     assert faults[0].startswith("line 3, column 1: not valid YAML")
