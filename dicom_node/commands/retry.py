@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from dicom_node.commands.serve import load
+from dicom_node.commands.ledger_of import ledger_of
 from dicom_node.errors import BadInput
 from dicom_node.exits import Exit
 from dicom_node.ledger import Ledger
@@ -21,18 +21,11 @@ def retry(what: list[str], config: Path | None, state_dir: Path | None, *, every
     if bool(what) == everything:
         raise BadInput("retry: name what to retry as `evenray status` shows it (delivery:12), or use --all")
     named = [_parse(text) for text in what]
-    settings = load(config, state_dir)
-    file = settings.state_dir / "ledger.sqlite"
-    if not file.exists():
-        raise BadInput(f"{settings.state_dir}: no ledger here: name the node's --config or --state-dir")
-    ledger = Ledger(file)
-    try:
+    with ledger_of(config, state_dir) as (_, ledger):
         if everything:
             # A conflict is kept aside on purpose: only a person who names it may let it in.
             named = [(row["what"], row["id"]) for row in ledger.attention() if row["state"] == "parked"]
         done = [_retry(ledger, kind, ref) for kind, ref in named]
-    finally:
-        ledger.close()
     for (kind, ref), retried in zip(named, done, strict=True):
         typer.echo(f"{kind}:{ref} " + ("is tried again" if retried else "is not parked: nothing was changed"))
     if not named:

@@ -9,34 +9,24 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dicom_node.commands.serve import load
-from dicom_node.errors import BadInput
+from dicom_node.commands.ledger_of import ledger_of
 from dicom_node.exits import Exit
-from dicom_node.ledger import Ledger
 from dicom_node.liveness import running
 from dicom_node.spool import Spool
 
 
 def status(config: Path | None, state_dir: Path | None, *, as_json: bool) -> int:
     """Print the node's state; the exit code is 1 when something needs a person."""
-    settings = load(config, state_dir)
-    file = settings.state_dir / "ledger.sqlite"
-    if not file.exists():
-        raise BadInput(f"{settings.state_dir}: no ledger here yet: start the node, or name its --config or --state-dir")
-    ledger = Ledger(file)
-    try:
-        room = Spool(settings.state_dir / "spool").room()
+    with ledger_of(config, state_dir) as (settings, ledger):
         facts: dict[str, Any] = {
             "state_dir": str(settings.state_dir),
             "running": running(settings.state_dir / "locks"),
-            "free_mib": room.free_mib,
+            "free_mib": Spool(settings.state_dir / "spool").room().free_mib,
             "counts": ledger.counts(),
             "outcomes": ledger.outcomes(),
             "destinations": ledger.deliveries.counts(),
             "attention": ledger.attention(),
         }
-    finally:
-        ledger.close()
     if as_json:
         print(json.dumps(facts, indent=1))
     else:
