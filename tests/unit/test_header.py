@@ -15,6 +15,7 @@ from pydicom.uid import generate_uid
 from dicom_node import marks
 from dicom_node.errors import Unreadable
 from dicom_node.header import dataset_digest, read_header
+from dicom_node.ledger.rows import header_from_json, header_to_json
 from tests import dicom_files
 
 
@@ -87,10 +88,18 @@ def test_a_damaged_file_is_read_or_unreadable(tmp_path: Path, data: st.DataObjec
         whole[data.draw(st.integers(0, 900))] = data.draw(st.integers(0, 255))
     path = tmp_path / "damaged"
     path.write_bytes(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
+    header, reason = None, ""
     try:
-        read_header(path)
-    except Unreadable:
+        header = read_header(path)
+    except Unreadable as fault:
+        reason = str(fault)
+    assert "Doe" not in reason, "the reason quotes nothing of the patient"
+    if header is None:
         return
+    # Whatever was read is fit for the ledger: a study to belong to, and the same again when it is read back.
+    assert header.sop_instance_uid
+    assert header.study_instance_uid
+    assert header_from_json(header_to_json(header)) == header
 
 
 def test_a_missing_file_is_the_disks_fault(tmp_path: Path) -> None:
