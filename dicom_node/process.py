@@ -18,6 +18,7 @@ import torch
 
 import engine
 from dicom_node import routing
+from dicom_node.engine_image import engine_image
 from dicom_node.errors import EngineFault, Park, SettingsInvalid, SpoolDamaged, Stop, Unreadable
 from dicom_node.ledger import InstanceRow, Ledger, NewObject
 from dicom_node.pixels import Codes, DisplayImage, encode_codes, pixels_digest, read_display
@@ -129,13 +130,7 @@ class Processor:
 
     def _guarded(self, image: DisplayImage, bank: str, methods: tuple[str, ...]) -> engine.Decided:
         try:
-            given = engine.Image(
-                values=torch.from_numpy(image.values[None]),
-                padding=torch.from_numpy(image.padding[None]),
-                levels=image.levels,
-                spacing_mm=image.spacing_mm,
-            )
-            return self._engine.run([given], bank, methods)[0]
+            return self._engine.run([engine_image(image)], bank, methods)[0]
         except engine.InvalidImage as fault:
             raise Unreadable(str(fault)) from fault
         except engine.DeviceFault as fault:

@@ -12,16 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 import engine
+from dicom_node.durable import fsync, write_durably
+from dicom_node.engine_image import engine_image
 from dicom_node.errors import BadInput, DiskFull, Unreadable
 from dicom_node.header import read_header
 from dicom_node.pictures import is_png, read_png
 from dicom_node.pixels import DisplayImage, read_display
 from dicom_node.records import Header
 from dicom_node.routing import Exam
-from dicom_node.spool import fsync, write_durably
 
 SUFFIX = ".bank.json"
 
@@ -89,13 +88,7 @@ def _described(
     image: DisplayImage, view: str = "", vendor: str = "", *, uids: tuple[str, ...] = ()
 ) -> engine.Reference:
     try:
-        given = engine.Image(
-            values=torch.from_numpy(image.values[None]),
-            padding=torch.from_numpy(image.padding[None]),
-            levels=image.levels,
-            spacing_mm=image.spacing_mm,
-        )
-        return engine.describe_reference(given, view=view, vendor=vendor, uids=uids)
+        return engine.describe_reference(engine_image(image), view=view, vendor=vendor, uids=uids)
     except engine.InvalidImage as fault:
         raise Unreadable(str(fault)) from fault
 

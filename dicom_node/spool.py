@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from dicom_node.errors import DiskFull, SpoolDamaged
+from dicom_node.durable import fsync, write_durably
+from dicom_node.errors import SpoolDamaged
 
 MIB = 1 << 20
 
@@ -172,28 +173,3 @@ class Spool:
                 relative = path.relative_to(self.root).as_posix()
                 if path.is_file() and relative not in known:
                     yield relative
-
-
-def fsync(path: Path) -> None:
-    """Force a file or directory to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_durably(target: Path, content: bytes) -> None:
-    """Temp file in the same folder, fsync, rename, fsync of the folder. Raises DiskFull."""
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        with partial.open("xb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        partial.rename(target)
-        fsync(target.parent)
-    except OSError as fault:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise DiskFull(f"{target.parent}: can't write ({fault.strerror}): make room or change state_dir") from fault

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import typer
 
-from dicom_node import settings as settings_file
+from dicom_node import settings_file
 from dicom_node.errors import SettingsInvalid
 from dicom_node.exits import Exit
+from dicom_node.settings import Settings
 
 
 def check_config(file: Path) -> int:
@@ -29,7 +30,7 @@ def check_config(file: Path) -> int:
     return Exit.DONE
 
 
-def remarks(settings: settings_file.Settings) -> list[str]:
+def remarks(settings: Settings) -> list[str]:
     """What is allowed but probably not meant."""
     found = []
     if not settings.routes:

@@ -15,6 +15,7 @@ import typer
 from dicom_node.commands.inputs import files_of
 from dicom_node.commands.screen import cell, console, progress, table
 from dicom_node.commands.serve import load
+from dicom_node.durable import write_durably
 from dicom_node.errors import BadInput, DiskFull, EvenrayError, ResultInvalid, Stop, Unreadable
 from dicom_node.exits import Exit
 from dicom_node.header import dataset_digest, read_header
@@ -23,7 +24,6 @@ from dicom_node.process import Processor
 from dicom_node.records import Decision, Outcome, Reported
 from dicom_node.results.structured_report import make_report
 from dicom_node.settings import Method, Route, Settings
-from dicom_node.spool import write_durably
 
 REPORT = "report.json"
 BOTH = ("secondary_capture", "structured_report")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from dicom_node import settings as settings_file
-from dicom_node import supervise
+from dicom_node import settings_file, supervise
 from dicom_node.errors import BadInput, Stop
 from dicom_node.exits import Exit
 from dicom_node.logs import to_stderr

@@ -24,6 +24,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # typ
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node.destinations.repairs import repair
+from dicom_node.durable import fsync
 from dicom_node.status import CommitFailure, EventStatus, StoreStatus
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ class Archive:
                     log.warning("refused %s: other bytes are held under this UID", uid)
                     return StoreStatus.CANNOT_UNDERSTAND
                 partial.rename(target)
-                _sync(self.folder)
+                fsync(self.folder)
                 self._held[uid] = _read(target)
         except OSError as exc:
             log.warning("refused %s: %s", uid, exc.strerror)
@@ -237,14 +238,6 @@ def _read(path: Path) -> Held:
         transfer_syntax_uid=str(meta.TransferSyntaxUID),
         path=path,
     )
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _undelayed(event: evt.Event) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from dicom_node import settings as settings_file
+from dicom_node import settings_file
 from dicom_node.demo.place import Place
 from dicom_node.destinations import echo
 from dicom_node.errors import BadInput, PeerBusy, PeerRefused, PeerUnreachable, Stop

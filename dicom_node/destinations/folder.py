@@ -15,6 +15,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from dicom_node.destinations.parcel import Answer, Parcel
+from dicom_node.durable import fsync
 from dicom_node.errors import EvenrayError, PeerBusy, PeerRefused, PeerUnreachable, SpoolDamaged
 from dicom_node.records import Receipt
 from dicom_node.settings import Folder
@@ -72,7 +73,7 @@ class FolderDestination:
             partial.rename(target)
         finally:
             partial.unlink(missing_ok=True)
-        _sync(target.parent)
+        fsync(target.parent)
         return Receipt(accepted=True, status=None, detail=f"written: {target}")
 
     def _fault(self, exc: OSError, target: Path) -> EvenrayError:
@@ -99,12 +100,4 @@ def _make(folder: Path) -> None:
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
-        _sync(made.parent)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        fsync(made.parent)

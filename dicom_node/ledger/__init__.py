@@ -98,11 +98,6 @@ class Ledger:
         rows = self._store.read("SELECT * FROM object WHERE instance = ? ORDER BY id", instance)
         return [_object(row) for row in rows]
 
-    def report_of(self, batch: int) -> ObjectRow | None:
-        """The report of one batch, once it is made."""
-        rows = self._store.read("SELECT * FROM object WHERE batch = ?", batch)
-        return _object(rows[0]) if rows else None
-
     def is_result(self, sop_instance_uid: str) -> bool:
         """Whether this node made an object of this UID."""
         query = "SELECT 1 FROM object WHERE sop_instance_uid = ? AND kind <> 'original' LIMIT 1"
@@ -150,14 +145,6 @@ class Ledger:
         """Every step that one row has taken, oldest first."""
         rows = self._store.read("SELECT * FROM history WHERE what = ? AND ref = ? ORDER BY id", what, ref)
         return [dict(row) for row in rows]
-
-    def all_instances(self) -> list[InstanceRow]:
-        """Every instance, oldest first; for reports and tests, not for the loops."""
-        return [
-            row
-            for found in self._store.read("SELECT id FROM instance ORDER BY id")
-            if (row := self.instances.get(found["id"]))
-        ]
 
 
 def faults_in(path: Path) -> list[str]:

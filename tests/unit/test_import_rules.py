@@ -9,18 +9,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ENGINE_USERS = {"process", "references", "demo"}
+ENGINE_USERS = {"engine_image", "process", "references", "demo"}
 SQL_USERS = {"ledger", "receive"}
 """`receive` only catches SQLite's error: a ledger that can't be written is answered as lack of resources."""
 
 # From the bottom up. Files of one row don't import each other; a folder is one entry and free inside.
 ROWS: tuple[frozenset[str], ...] = (
     frozenset(
-        {"__init__", "errors", "exits", "marks", "records", "settings", "settings_reference", "status", "syntaxes"}
+        {
+            "__init__",
+            "errors",
+            "exits",
+            "marks",
+            "records",
+            "settings",
+            "settings_file",
+            "settings_reference",
+            "status",
+            "syntaxes",
+        }
     ),
     frozenset({"addresses", "assembly", "retry", "routing", "states"}),
-    frozenset({"display", "tolerant"}),
-    frozenset({"codecs", "greyscale"}),
+    frozenset({"display", "durable", "tolerant"}),
+    frozenset({"codecs", "engine_image", "greyscale"}),
     frozenset(
         {"destinations", "header", "ledger", "liveness", "logs", "pictures", "pixels", "results", "spool", "stopping"}
     ),

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from dicom_node.errors import SettingsInvalid
-from dicom_node.settings import EMBEDDED, Folder, Settings, load, parse
+from dicom_node.settings import Folder, Settings
+from dicom_node.settings_file import EMBEDDED, load, parse
 
 ROOT = Path(__file__).parents[2]
 

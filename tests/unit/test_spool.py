@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.durable import write_durably
 from dicom_node.errors import DiskFull, SpoolDamaged
 from dicom_node.ledger import Ledger
 from dicom_node.recover import GRACE_S, recover
-from dicom_node.spool import Spool, write_durably
+from dicom_node.spool import Spool
 
 
 def KNOWN(_path: str) -> bool:  # noqa: N802 - reads as the constant answer that it is

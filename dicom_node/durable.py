@@ -1,0 +1,35 @@
+"""Files and folders that survive a power cut: the one way in which they are forced to the disk. Knows no layout."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+
+from dicom_node.errors import DiskFull
+
+
+def fsync(path: Path) -> None:
+    """Force a file or directory to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_durably(target: Path, content: bytes) -> None:
+    """Temp file in the same folder, fsync, rename, fsync of the folder. Raises DiskFull."""
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        with partial.open("xb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.rename(target)
+        fsync(target.parent)
+    except OSError as fault:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise DiskFull(f"{target.parent}: can't write ({fault.strerror}): make room or change state_dir") from fault
