@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dicom_node import marks, routing
@@ -20,7 +20,13 @@ log = logging.getLogger(__name__)
 
 
 def admit(
-    row: InstanceRow, *, ledger: Ledger, spool: Spool, settings: Settings, banks: Mapping[str, Exam], now: float
+    row: InstanceRow,
+    *,
+    ledger: Ledger,
+    spool: Spool,
+    settings: Settings,
+    banks: Mapping[str, Exam],
+    clock: Callable[[], float],
 ) -> None:
     """Admit one instance that is being read, or park it when it can't even be placed in a study. Raises LostClaim."""
     path = spool.at(row.path)
@@ -31,7 +37,7 @@ def admit(
         if header.sop_instance_uid != row.sop_instance_uid:
             raise Unreadable("its data set has another SOP Instance UID than its C-STORE request: send it again")
     except (Unreadable, SpoolDamaged) as fault:
-        ledger.instances.park(row, str(fault), now=now)
+        ledger.instances.park(row, str(fault), now=clock())
         log.warning("parked instance %d: %s", row.id, fault)
         return
     _mend_holder(row, digest, ledger, spool)
@@ -39,10 +45,10 @@ def admit(
     # What this node made came from here: sending it on again would let it go round for ever.
     returned = own and ledger.is_result(row.sop_instance_uid)
     to = () if returned else _forward_to(header, row.calling_ae, settings, banks)
-    placed = ledger.instances.admit(row, header, digest, forward_to=to, own=own, now=now)
+    placed = ledger.instances.admit(row, header, digest, forward_to=to, own=own, now=clock())
     log.info("instance %d is %s", row.id, placed.state.value)
     if placed.state is Instance.DUPLICATE:
-        # The first instance holds the same bytes: that was looked at just now.
+        # The first instance holds the same bytes, or held them until its receipts: that was looked at just now.
         spool.discard(row.path)
 
 
@@ -52,7 +58,10 @@ def _mend_holder(row: InstanceRow, digest: str, ledger: Ledger, spool: Spool) ->
     Only then may this copy count as a repetition and go.
     """
     holder = ledger.instances.holder(row, digest)
-    if holder is not None and not _intact(spool.at(holder.path), digest):
+    if holder is None or holder.state is Instance.EXPIRED:
+        # What has left after its receipts is a repetition all the same: it is held by whoever gave the receipts.
+        return
+    if not _intact(spool.at(holder.path), digest):
         spool.restore(holder.path, row.path)
         log.warning("instance %d: its damaged file was replaced by the copy of instance %d", holder.id, row.id)
 

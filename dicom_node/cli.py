@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dicom_node import VERSION
+from dicom_node import VERSION, steps
 from dicom_node.errors import EvenrayError
 from dicom_node.exits import Exit
 
@@ -51,16 +52,22 @@ def root(
 @app.command()
 def serve(
     role: Annotated[
-        str | None, typer.Argument(help="listen, work or deliver alone (for containers); without one all three run.")
+        str | None,
+        typer.Argument(help="listen, work, deliver or upkeep alone (for containers); without one all of them run."),
     ] = None,
     config: Config = None,
     state_dir: StateDir = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
+    socket_fd: Annotated[int | None, typer.Option("--socket", hidden=True)] = None,
+    slot: Annotated[int, typer.Option("--receiver", hidden=True)] = 0,
+    slots: Annotated[int, typer.Option("--receivers", hidden=True)] = 1,
 ) -> None:
     """Run the node until SIGTERM or Ctrl-C; what is in hand is finished first."""
+    from dicom_node.commands.serve import Receiver
     from dicom_node.commands.serve import serve as command
 
-    raise typer.Exit(command(role, config, state_dir, supervised=supervised))
+    receiver = None if socket_fd is None else Receiver(socket_fd, slot, slots)
+    raise typer.Exit(command(role, config, state_dir, supervised=supervised, receiver=receiver))
 
 
 @app.command()
@@ -76,9 +83,22 @@ def send(
 
 
 @app.command()
-def status(config: Config = None, state_dir: StateDir = None, as_json: AsJson = False) -> None:
-    """Show what is received, waiting, decided, delivered and parked."""
+def status(
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+    timing: Annotated[bool, typer.Option("--timing", help="Where the time of the last images went.")] = False,
+) -> None:
+    """Show what is received, waiting, decided, delivered and parked, and how long the queue is in time."""
     from dicom_node.commands.status import status as command
+
+    raise typer.Exit(command(config, state_dir, as_json=as_json, timing=timing))
+
+
+@app.command()
+def health(config: Config = None, state_dir: StateDir = None, as_json: AsJson = False) -> None:
+    """Say whether the node lives and can receive right now; the exit code is 1 when it can't."""
+    from dicom_node.commands.health import health as command
 
     raise typer.Exit(command(config, state_dir, as_json=as_json))
 
@@ -98,6 +118,50 @@ def retry(
     from dicom_node.commands.retry import retry as command
 
     raise typer.Exit(command(what or [], config, state_dir, everything=everything))
+
+
+@app.command()
+def verify(
+    config: Config = None,
+    state_dir: StateDir = None,
+    of_backup: Annotated[Path | None, typer.Option("--backup", help="A backup instead of the node's spool.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read every file of the spool, or of a backup, now and compare it with its digest."""
+    from dicom_node.commands.verify import verify as command
+
+    raise typer.Exit(command(config, state_dir, of_backup, as_json=as_json))
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="A folder, best on another disk; what it has already is not copied.")],
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Copy ledger, spool, banks and configuration to a folder, while the node runs."""
+    from dicom_node.commands.backup import backup as command
+
+    raise typer.Exit(command(target, config, state_dir))
+
+
+@app.command()
+def restore(
+    source: Annotated[Path | None, typer.Argument(help="A backup made by `evenray backup`.")] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    force: Annotated[bool, typer.Option("--force", help="Move what is in the state directory aside first.")] = False,
+    ledger_only: Annotated[
+        bool, typer.Option("--ledger-only", help="Only the ledger: the spool is whole, and newer than the backup.")
+    ] = False,
+    from_spool: Annotated[
+        bool, typer.Option("--from-spool", help="No backup: take originals in again that no row of a ledger names.")
+    ] = False,
+) -> None:
+    """Restore a node that does not run from a backup, or rebuild a lost ledger from the spool."""
+    from dicom_node.commands.restore import restore as command
+
+    raise typer.Exit(command(source, config, state_dir, force=force, ledger_only=ledger_only, from_spool=from_spool))
 
 
 @app.command()
@@ -207,6 +271,7 @@ def references_remove(
 def main() -> None:
     """Run the command line; every expected fault is one sentence on standard error."""
     try:
+        steps.arm(os.environ)
         app()
     except EvenrayError as fault:
         print(f"evenray: {fault}", file=sys.stderr)

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from pydicom import uid
 
 from dicom_node.errors import Unreadable
+from dicom_node.memory import at_most
 from dicom_node.tolerant import syntax_uid
 
 Words = NDArray[np.uint8] | NDArray[np.uint16]
-CODEC_FAULTS = (RuntimeError, ValueError, TypeError, LookupError, OverflowError, NotImplementedError, MemoryError)
+CODEC_FAULTS = (RuntimeError, ValueError, TypeError, LookupError, OverflowError, NotImplementedError, struct.error)
 
 END_MARKER = b"\xff\xd9"
 ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
@@ -29,6 +30,13 @@ WITHOUT_END_MARKER = (uid.RLELossless, ENCAPSULATED_UNCOMPRESSED)
 TAIL = 16
 """Bytes behind the end marker that writers pad with; the marker can't occur inside coded data."""
 
+
+CODED_BYTES = 24
+"""A pixel may take so much memory while it is decoded. Of noise in 16 bits, OpenJPEG takes 8, CharLS and RLE 4."""
+CODED_MORE = 256 << 20
+"""And a decoder so much besides."""
+J2K_START = b"\xff\x4f\xff\x51"
+"""SOC and SIZ, in that order at the start of every code stream. Source: T.800 A.4.1, A.5.1."""
 
 NOISE = b"\x5a\xa3\x16\xc9" * 16
 
@@ -63,7 +71,8 @@ def decode(frame: Frame) -> tuple[Words, str]:
     name, codec = CODECS[frame.syntax]
     _check_end(frame)
     try:
-        words = codec(frame)
+        with at_most(CODED_MORE + CODED_BYTES * frame.pixels):
+            words = codec(frame)
     except CODEC_FAULTS as exc:
         raise _damaged(frame, f"{name} can't decode it ({exc})") from exc
     if words.size != frame.pixels:
@@ -168,6 +177,7 @@ def _jpeg_process(found: tuple[int, int, int, int, int], first: int, last: int) 
 
 def _jpeg_ls(frame: Frame) -> Words:
     """JPEG-LS (T.87) by CharLS."""
+    _check_claim(_jpeg_ls_claim(frame.data), frame)
     data, header = jpeg_ls.decode_buffer(frame.data)
     if (header["height"], header["width"], header["components"]) != (frame.rows, frame.columns, 1):
         raise ValueError(f"the code stream is {header['width']}x{header['height']}")
@@ -176,6 +186,7 @@ def _jpeg_ls(frame: Frame) -> Words:
 
 def _jpeg_2000(frame: Frame) -> Words:
     """JPEG 2000 (T.800) and HTJ2K (T.814) by OpenJPEG, in strict mode: it fails on a cut tile."""
+    _check_claim(_jpeg_2000_claim(frame.data), frame)
     array = openjpeg.utils.decode(frame.data)
     if array.shape != (frame.rows, frame.columns):
         raise ValueError(f"the code stream is of shape {array.shape}")
@@ -184,6 +195,38 @@ def _jpeg_2000(frame: Frame) -> Words:
     # Two's complement stays in the low bits; the caller extends the sign from Bits Stored.
     whole = np.ascontiguousarray(array)
     return whole.view(np.uint8) if whole.dtype.itemsize == 1 else whole.view(np.uint16)
+
+
+def _check_claim(claim: tuple[int, int, int], frame: Frame) -> None:
+    """Raises ValueError where a code stream says that it holds another image, before anybody makes room for it."""
+    rows, columns, components = claim
+    if claim != (frame.rows, frame.columns, 1):
+        raise ValueError(f"the code stream is {columns}x{rows} of {components} component(s)")
+
+
+def _jpeg_ls_claim(data: bytes) -> tuple[int, int, int]:
+    """Rows, columns and components that a JPEG-LS stream states. Source: T.87 C.2.2 (SOF 55)."""
+    at = 2
+    while at + 4 <= len(data):
+        marker, length = struct.unpack_from(">HH", data, at)
+        if marker == 0xFFF7:
+            _precision, rows, columns, components = struct.unpack_from(">BHHB", data, at + 4)
+            return rows, columns, components
+        at += 1 if marker == 0xFFFF else 2 + length
+    raise ValueError("it has no frame header")
+
+
+def _jpeg_2000_claim(data: bytes) -> tuple[int, int, int]:
+    """Rows, columns and components that a JPEG 2000 stream states. Source: T.800 A.5.1 (SIZ), table A.9.
+
+    Some writers put the boxes of a JP2 file before it.
+    """
+    start = data.find(J2K_START)
+    if start < 0:
+        raise ValueError("it has no size marker")
+    right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
+    (components,) = struct.unpack_from(">H", data, start + 40)
+    return bottom - top, right - left, components
 
 
 def _rle(frame: Frame) -> Words:

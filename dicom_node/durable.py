@@ -8,9 +8,10 @@ import uuid
 from pathlib import Path
 
 from dicom_node.errors import DiskFull
+from dicom_node.steps import reached
 
 
-def fsync(path: Path) -> None:
+def fsync(path: Path | str) -> None:
     """Force a file or directory to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -24,11 +25,16 @@ def write_durably(target: Path, content: bytes) -> None:
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         with partial.open("xb") as out:
+            reached("durable.write.opened")
             out.write(content)
             out.flush()
+            reached("durable.write.written")
             os.fsync(out.fileno())
+        reached("durable.write.synced")
         partial.rename(target)
+        reached("durable.write.renamed")
         fsync(target.parent)
+        reached("durable.write.published")
     except OSError as fault:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

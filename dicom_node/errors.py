@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import Self
+
+
+class Blame(Enum):
+    """What a fault of a destination is about."""
+
+    OBJECT = "object"
+    """The object in hand."""
+    PEER = "peer"
+    """The destination as a whole: the object was not even tried."""
+    EITHER = "either"
+    """The object was tried, but it may be the destination that can't take anything now."""
+
 
 class EvenrayError(Exception):
     """Root. The text is one sentence for a person: what happened, where, and the remedy."""
+
+    blame = Blame.OBJECT
+
+    def about(self, blame: Blame) -> Self:
+        """The same fault, saying what it is about."""
+        self.blame = blame
+        return self
 
 
 class RetryLater(EvenrayError):
@@ -61,6 +82,10 @@ class SettingsInvalid(Stop):
 
 class DiskFull(RetryLater):
     """No room to keep what would be received or made; no fault of what is being worked on."""
+
+
+class LedgerUnavailable(RetryLater):
+    """The ledger can't be read or written now: its disk fails, or something holds it; nothing was changed."""
 
 
 class AlreadyRunning(Stop):

@@ -6,6 +6,7 @@ import hashlib
 import re
 import struct
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,7 +85,7 @@ def read_header(path: Path) -> Header:
     Raises Unreadable where the file is no DICOM object or lacks the UIDs that name an instance and its study, in
     words that hold nothing of the patient. OSError is the disk's.
     """
-    dataset, has_pixels = read(path, pixels=False)
+    dataset, has_pixels = read(path)
     body_part, body_part_source = _body_part(dataset)
     return Header(
         sop_class_uid=text(dataset, "SOPClassUID"),
@@ -120,6 +121,11 @@ def dataset_digest(path: Path) -> str:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def content_digest(content: bytes) -> str:
+    """The same of a Part 10 file that is still in memory."""
+    return hashlib.sha256(memoryview(content)[_end_of_meta(BytesIO(content)) :]).hexdigest()
 
 
 def _end_of_meta(file: BinaryIO) -> int:

@@ -1,122 +1,202 @@
-"""The receiving process: one DICOM listener until it is asked to stop. Decides nothing about what it keeps."""
+"""A receiving process: associations on the supervisor's listening socket until it is asked to stop.
+
+Decides nothing about what it keeps.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
+import traceback
 import uuid
-from pathlib import Path
-from typing import cast
+from functools import partial
+from socket import socket
 
-from pynetdicom import AE, AllStoragePresentationContexts, _config, dimse_messages, evt
+from pydicom.uid import UID
+from pynetdicom import AllStoragePresentationContexts, _config, dimse_messages, evt
+from pynetdicom.association import Association
+from pynetdicom.dsutils import create_file_meta
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node import retry
+from dicom_node.arrivals import Arrivals
 from dicom_node.destinations.commitment import CommitReport, report_contexts, report_handler
-from dicom_node.errors import PeerBusy, Stop
+from dicom_node.errors import EvenrayError, PeerBusy
+from dicom_node.handover import Headcount, Server, SharedLimit, is_plain_storage, leave_to_library, take_over
+from dicom_node.incoming import Incoming
 from dicom_node.ledger import Ledger
 from dicom_node.liveness import Liveness
-from dicom_node.receive import Receiver, called_ae
+from dicom_node.marks import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+from dicom_node.receive import Desk, Receiver, called_ae
 from dicom_node.settings import Listen, Settings
-from dicom_node.spool import Incoming, Spool
+from dicom_node.spool import Spool
 from dicom_node.stopping import Stopping
+from dicom_node.stream import Ending
 from dicom_node.syntaxes import STORABLE
 
 log = logging.getLogger(__name__)
 
-DRAIN_S = 30.0
-"""How long associations may finish after a request to stop, before they are aborted."""
+LAST_WORDS_S = 3.0
+"""How long aborted associations may take to end."""
 
 
-def run(settings: Settings, stopping: Stopping) -> None:
-    """Listen until asked to stop. Raises Stop when the port is taken, AlreadyRunning."""
+def run(settings: Settings, stopping: Stopping, *, socket: socket, slot: int, slots: int) -> None:
+    """Receive on the supervisor's listening socket until asked to stop; it is receiver `slot` of `slots`."""
     spool = Spool(settings.state_dir / "spool")
-    liveness = Liveness(settings.state_dir / "locks", "listen", alone=True)
+    liveness = Liveness(settings.state_dir / "locks", "receive")
     ledger = Ledger(settings.state_dir / "ledger.sqlite")
-    spool.clear_incoming()
-    ledger.sweep(lambda name: name != liveness.name and liveness.alive(name), now=time.time())
-    _stream_to(spool)
-    server = _listening(settings.listen, _handlers(spool, ledger, settings, liveness.name))
-    where = f"{settings.listen.host}:{settings.listen.port}"
-    log.info("listening as %s on %s", settings.listen.ae_title, where)
+    spool.clear_incoming(liveness.alive, partial(_is_kept, spool, ledger))
+    spool.prepare(liveness.name)
+    ledger.sweep(liveness.alive, now=time.time())
+    receiver = Receiver(spool, ledger, Arrivals(ledger, time.time), settings.storage, liveness.name)
+    _stream_to(receiver)
+    headcount = Headcount(settings.state_dir / "locks" / "associations.count", slot=slot, slots=slots)
+    node = _Associations(ledger, receiver, settings)
+    server = Server(
+        _entity(settings.listen, headcount),
+        socket,
+        node.handlers(),
+        fast=settings.listen.fast,
+        on_end=node.ended,
+    )
+    threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()
+    log.info(
+        "receiver %d of %d listens as %s on %s:%d",
+        slot + 1,
+        slots,
+        settings.listen.ae_title,
+        settings.listen.host,
+        settings.listen.port,
+    )
     try:
-        while not stopping.wait(3600):
-            pass
+        while not stopping.wait(1):
+            liveness.beat()
     finally:
-        _drain(server)
+        _drain(server, settings.listen.drain_s, liveness)
+        spool.close()
+        headcount.close()
         ledger.close()
         liveness.close()
         log.info("stopped listening")
 
 
-def _stream_to(spool: Spool) -> None:
+def _is_kept(spool: Spool, ledger: Ledger, path: str) -> bool:
+    """Whether a file that a dead receiver had in hand stays.
+
+    It does without a row, too, when it is older than the ledger: then that is a new one, or an older copy.
+    """
+    if ledger.instances.has_path(path):
+        return True
+    file = spool.at(path)
+    return file.exists() and file.stat().st_size > 0 and file.stat().st_mtime < ledger.upkeep.born()
+
+
+def _stream_to(receiver: Receiver) -> None:
     """Have the library write data sets straight to files beside the spool, so that memory stays flat.
 
     These switches of pynetdicom are process-wide; this process does nothing but listen.
     """
     _config.STORE_RECV_CHUNKED_DATASET = True
     # It writes in the thread that reads the socket, which must outlive a full disk: see Incoming.
-    dimse_messages.NamedTemporaryFile = lambda **_options: spool.receive()  # type: ignore[attr-defined,assignment]
+    dimse_messages.NamedTemporaryFile = lambda **_options: receiver.temporary_file()  # type: ignore[attr-defined,assignment]
+    # The same bytes, whichever way an object comes in.
+    dimse_messages.create_file_meta = partial(  # type: ignore[attr-defined]
+        create_file_meta,
+        implementation_uid=UID(IMPLEMENTATION_CLASS_UID),
+        implementation_version=IMPLEMENTATION_VERSION,
+    )
 
 
-def _handlers(spool: Spool, ledger: Ledger, settings: Settings, listener: str) -> list[evt.EventHandlerType]:
-    receiver = Receiver(spool, ledger, settings.storage, time.time)
+class _Associations:
+    """What this process does when an association begins, carries something, and ends."""
 
-    def opened(event: evt.Event) -> None:
+    def __init__(self, ledger: Ledger, receiver: Receiver, settings: Settings) -> None:
+        self._ledger = ledger
+        self._receiver = receiver
+        self._settings = settings
+        extra = set(settings.listen.extra_sop_classes)
+        self._storage = frozenset({str(found.abstract_syntax) for found in AllStoragePresentationContexts} | extra)
+
+    def handlers(self) -> list[evt.EventHandlerType]:
+        return [
+            (evt.EVT_ACCEPTED, self._accepted),
+            (evt.EVT_ESTABLISHED, self._established),
+            (evt.EVT_CONN_CLOSE, self._closed),
+            (evt.EVT_C_STORE, self._receiver.store),
+            (evt.EVT_C_ECHO, lambda _event: 0x0000),
+            report_handler(self._committed),
+        ]
+
+    def _accepted(self, event: evt.Event) -> None:
+        association = event.assoc
         ref = uuid.uuid4().hex
-        event.assoc.evenray_id = ref  # type: ignore[attr-defined]
-        calling = str(event.assoc.requestor.ae_title).strip()
-        ledger.association_opened(ref, listener, calling, called_ae(event.assoc), now=time.time())
+        calling = str(association.requestor.ae_title).strip()
+        try:
+            self._ledger.association_opened(ref, self._receiver.name, calling, called_ae(association), now=time.time())
+        except EvenrayError as fault:
+            # Only the quiet time is told from it: without a row an association counts as ended.
+            log.warning("an association has no row: %s", fault)
+            return
+        association.evenray_id = ref  # type: ignore[attr-defined]
 
-    def ended(event: evt.Event) -> None:
-        ref = getattr(event.assoc, "evenray_id", None)
-        how = {"EVT_RELEASED": "released", "EVT_ABORTED": "aborted"}.get(event.event.name, "closed")
-        if ref is not None:
-            ledger.association_ended(ref, how, now=time.time())
-        elif event.assoc.requestor.primitive is None:
+    def _established(self, event: evt.Event) -> None:
+        association, listen = event.assoc, self._settings.listen
+        if not (listen.fast and is_plain_storage(association.accepted_contexts, self._storage)):
+            leave_to_library(association)
+            return
+        try:
+            association.evenray_ending = take_over(  # type: ignore[attr-defined]
+                association,
+                Desk(self._receiver, association),
+                silence_s=listen.network_timeout_s,
+                message_timeout_s=listen.dimse_timeout_s,
+            )
+        except Exception as fault:  # noqa: BLE001 - a fault of one association must not stop the others
+            place = traceback.extract_tb(fault.__traceback__)[-1]
+            log.error("an association broke off: %s in %s:%d", type(fault).__name__, place.name, place.lineno)
+
+    def _closed(self, event: evt.Event) -> None:
+        if getattr(event.assoc, "evenray_id", None) is None and event.assoc.requestor.primitive is None:
             # A probe that only connected: wake its thread, which else counts as an association until a time-out.
             event.assoc.dul.to_user_queue.put(None)
-        _drop_partial(event)
 
-    def committed(report: CommitReport) -> None:
+    def ended(self, association: Association) -> None:
+        """Its thread ends, whichever way."""
+        partial_file = getattr(association.dimse.message, "_data_set_file", None)
+        if isinstance(partial_file, Incoming):
+            partial_file.discard()
+        ref = getattr(association, "evenray_id", None)
+        if ref is None:
+            return
+        ending = getattr(association, "evenray_ending", None)
+        how = str(ending) if ending else "released" if association.is_released else "aborted"
+        if ending not in (None, Ending.RELEASED):
+            log.info("the association of %r ended: %s", str(association.requestor.ae_title), how)
+        try:
+            self._ledger.association_ended(ref, how, now=time.time())
+        except EvenrayError as fault:
+            log.warning("an association's row stays open until this process ends: %s", fault)
+
+    def _committed(self, report: CommitReport) -> None:
         failed = {uid: f"reason 0x{reason:04X}" for uid, reason in report.failed}
         now = time.time()
-        settled = ledger.deliveries.reported(
+        settled = self._ledger.deliveries.reported(
             report.transaction_uid,
             report.committed,
             failed,
             then=lambda asked, reason: retry.decide(
-                PeerBusy(reason), failures=asked, now=now, rules=settings.deliver.retry
+                PeerBusy(reason), failures=asked, now=now, rules=self._settings.deliver.retry
             ),
             now=now,
         )
         log.info("storage commitment report %s: %d settled", report.transaction_uid, settled)
 
-    handlers: list[evt.EventHandlerType] = [
-        (evt.EVT_ACCEPTED, opened),
-        (evt.EVT_RELEASED, ended),
-        (evt.EVT_ABORTED, ended),
-        (evt.EVT_CONN_CLOSE, ended),
-        (evt.EVT_C_STORE, receiver.store),
-        (evt.EVT_C_ECHO, lambda _event: 0x0000),
-        report_handler(committed),
-    ]
-    return handlers
 
-
-def _drop_partial(event: evt.Event) -> None:
-    """Remove what an ended association had received of an object that never became complete."""
-    partial = getattr(event.assoc.dimse.message, "_data_set_file", None)
-    if isinstance(partial, Incoming):
-        partial.close()
-        Path(partial.name).unlink(missing_ok=True)
-
-
-def _listening(listen: Listen, handlers: list[evt.EventHandlerType]) -> ThreadedAssociationServer:
-    ae = AE(listen.ae_title)
+def _entity(listen: Listen, headcount: Headcount) -> SharedLimit:
+    ae = SharedLimit(listen.ae_title, limit=listen.max_associations, headcount=headcount)
     ae.maximum_pdu_size = listen.max_pdu
-    ae.maximum_associations = listen.max_associations
     ae.acse_timeout = listen.acse_timeout_s
     ae.dimse_timeout = listen.dimse_timeout_s
     ae.network_timeout = listen.network_timeout_s
@@ -127,24 +207,25 @@ def _listening(listen: Listen, handlers: list[evt.EventHandlerType]) -> Threaded
     for uid in sorted(classes | set(listen.extra_sop_classes)):
         ae.add_supported_context(uid, list(STORABLE))
     ae.supported_contexts = [*ae.supported_contexts, *report_contexts()]
-    try:
-        # Not blocking, so it always returns the server.
-        return cast(
-            ThreadedAssociationServer,
-            ae.start_server((listen.host, listen.port), block=False, evt_handlers=handlers),
-        )
-    except OSError as fault:
-        raise Stop(
-            f"listen: {listen.host}:{listen.port} can't be opened ({fault.strerror}): "
-            "stop what uses the port, or change listen.host / listen.port"
-        ) from fault
+    return ae
 
 
-def _drain(server: ThreadedAssociationServer) -> None:
+def _drain(server: Server, drain_s: float, liveness: Liveness) -> None:
     """Take no new association, let the running ones finish, abort what is left."""
     server.shutdown()
-    deadline = time.monotonic() + DRAIN_S
-    while server.active_associations and time.monotonic() < deadline:
+    _wait_for_end(server, drain_s, liveness)
+    for association in server.present:
+        stream = server.streams.get(association)
+        if stream is not None:
+            stream.stop()
+        else:
+            with contextlib.suppress(RuntimeError):
+                association.abort()
+    _wait_for_end(server, LAST_WORDS_S, liveness)
+
+
+def _wait_for_end(server: Server, longest_s: float, liveness: Liveness) -> None:
+    deadline = time.monotonic() + longest_s
+    while server.present and time.monotonic() < deadline:
+        liveness.beat()
         time.sleep(0.05)
-    for association in server.active_associations:
-        association.abort()

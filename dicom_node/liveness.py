@@ -5,15 +5,21 @@ Robust against reused process ids. Knows no ledger.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import json
 import os
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dicom_node.errors import AlreadyRunning, Stop
 
 LOOK_S = 0.5
+BEAT_S = 1.0
+"""A heartbeat is written at most this often, however quick a loop turns."""
 
 
 class Liveness:
@@ -38,6 +44,25 @@ class Liveness:
                 f"{folder.parent}: another `{role}` runs with this state directory: stop it, or use another state_dir"
             )
         self._alone = alone
+        self._beat_at = 0.0
+        self.tell()
+
+    def tell(self, **facts: str | int | list[str]) -> None:
+        """Write down whose heartbeat it is, and what else others may want to know of this process."""
+        content = json.dumps({"pid": os.getpid(), **facts}).encode()
+        # On a full disk nobody learns it; that is no reason not to run.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, content, 0)
+
+    def beat(self) -> None:
+        """Say that the main loop turns. Called by it at least every 5 s, and from nowhere else: cheap, never raises."""
+        now = time.monotonic()
+        if now - self._beat_at >= BEAT_S:
+            self._beat_at = now
+            # A disk that can't take it makes us look silent: the truth.
+            with contextlib.suppress(OSError):
+                os.utime(self._handle)
 
     def _lock(self) -> bool:
         # Whoever looks whether we are alive holds the lock for an instant: that must not keep us from starting.
@@ -79,19 +104,59 @@ class Liveness:
         os.close(self._handle)
 
 
-def running(folder: Path) -> list[str]:
-    """The roles that hold a lock right now; takes no lock of its own for longer than the look."""
-    roles = set()
-    for path in folder.glob("*"):
-        try:
-            handle = os.open(path, os.O_RDWR)
-        except FileNotFoundError:
-            # Its process has just ended.
+@dataclass(frozen=True, slots=True)
+class Present:
+    """One process that runs, as its lock file shows it."""
+
+    role: str
+    pid: int
+    beat: float
+    """When its main loop said last that it turns, in seconds since the epoch."""
+    facts: dict[str, Any]
+
+
+def present(folder: Path) -> list[Present]:
+    """Every process that holds a lock right now."""
+    found = []
+    for path in sorted(folder.glob("*")):
+        if not _held(path):
             continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            roles.add(path.name.partition("-")[0])
-        finally:
-            os.close(handle)
-    return sorted(roles)
+        # Its process may just have ended, or not have written anything yet.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            facts = json.loads(path.read_text())
+            found.append(Present(path.name.partition("-")[0], int(facts.pop("pid")), path.stat().st_mtime, facts))
+    return found
+
+
+def running(folder: Path) -> list[str]:
+    """The roles that hold a lock right now."""
+    return sorted({path.name.partition("-")[0] for path in folder.glob("*") if _held(path)})
+
+
+def _held(path: Path) -> bool:
+    """Whether it is the lock of a process and held; takes none for longer than the look."""
+    if path.suffix:
+        # What receivers share beside the locks.
+        return False
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        # Its process has just ended.
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def beats(folder: Path) -> dict[int, float]:
+    """The time of the last heartbeat by process id. Files of the dead may still be among them; takes no lock."""
+    found: dict[int, float] = {}
+    for path in folder.glob("*"):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            pid = int(json.loads(path.read_text())["pid"])
+            found[pid] = max(path.stat().st_mtime, found.get(pid, 0.0))
+    return found

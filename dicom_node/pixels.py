@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 from pydicom.encaps import get_frame
 
@@ -20,6 +22,7 @@ from dicom_node.errors import Unreadable
 from dicom_node.tolerant import (
     NATIVE,
     READ_FAULTS,
+    add_pixels,
     element,
     integer,
     number,
@@ -34,6 +37,12 @@ __all__ = ["Codes", "DisplayImage", "encode_codes", "pixels_digest", "read_displ
 
 SQUARE_WITHIN = 0.01
 """Spacings that differ by less than 1% are rounding of the vendor's, not pixels that are not square."""
+
+MOST_PIXELS = 1 << 26
+"""8192 squared. The largest radiographs are of 6000 by 8000 (film) and 3000 by 10000 (legs, put together)."""
+PIECE = 1 << 22
+MOST_CODED = 2
+"""Pixel data may take so many times its size uncoded. What codes noise takes a little more than once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +64,17 @@ def read_display(path: Path) -> DisplayImage:
     Raises Unreadable, with reason and remedy, where there is no single grey image, a part of it is missing, or no
     decoder takes it. OSError is the disk's.
     """
-    dataset, reached = read(path, pixels=True)
-    layout = _layout(dataset, reached)
+    dataset, reached = read(path)
+    # Twice, so that nothing large is read or decoded before the header says that it is a radiograph.
+    room = _layout(dataset, reached)
+    add_pixels(dataset, path, most_bytes=MOST_CODED * room.rows * room.columns * room.allocated // 8)
+    layout = _with_pixels(dataset, room)
     spacing = _spacing_mm(dataset)
     words, decoder = _words(dataset, layout)
     shift = max(0, layout.high_bit + 1 - layout.stored) if layout.syntax in NATIVE else 0
     mask = (1 << layout.stored) - 1
     indices = words if shift == 0 and layout.stored == 8 * words.itemsize else ((words >> shift) & mask)
-    counts = np.bincount(indices.ravel(), minlength=mask + 1)
+    counts = _counts(indices, mask + 1)
     bits = max(layout.stored, 8)
     table, padding, notes = greyscale.table(dataset, counts, signed=layout.signed, levels=2**bits)
     masked = padding[indices] if padding.any() else np.zeros(indices.shape, np.bool_)
@@ -79,10 +91,6 @@ def _layout(dataset: FileDataset, reached: bool) -> _Layout:
     """The layout, once it is certain that this is one grey image of integers."""
     if not reached:
         raise Unreadable("it holds no pixel data")
-    if "PixelData" not in dataset:
-        if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
-            raise Unreadable("its pixel data is floating point: send the image as integers")
-        raise Unreadable("its pixel data is cut off: send the image again")
     samples, frames = integer(dataset, "SamplesPerPixel", 1), integer(dataset, "NumberOfFrames", 1)
     photometric = text(dataset, "PhotometricInterpretation").upper()
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
@@ -95,6 +103,8 @@ def _layout(dataset: FileDataset, reached: bool) -> _Layout:
     rows, columns = integer(dataset, "Rows", 0), integer(dataset, "Columns", 0)
     if rows < 1 or columns < 1:
         raise Unreadable("its header states no image size (Rows, Columns)")
+    if rows * columns > MOST_PIXELS:
+        raise Unreadable(f"{columns}x{rows} pixels: no radiograph has more than {MOST_PIXELS}")
     if allocated not in (8, 16) or not 1 <= stored <= allocated:
         raise Unreadable(f"Bits Allocated {allocated}, Bits Stored {stored}: needed are 8 or 16, and 1 to that")
     return _Layout(
@@ -106,6 +116,24 @@ def _layout(dataset: FileDataset, reached: bool) -> _Layout:
         high_bit=min(integer(dataset, "HighBit", stored - 1), allocated - 1),
         signed=integer(dataset, "PixelRepresentation", 0) == 1,
     )
+
+
+def _counts(words: NDArray[np.integer[Any]], levels: int) -> NDArray[np.intp]:
+    """How often each word occurs; in pieces, as numpy makes every word it counts eight bytes long."""
+    flat = words.ravel()
+    counts = np.zeros(levels, np.intp)
+    for start in range(0, flat.size, PIECE):
+        counts += np.bincount(flat[start : start + PIECE], minlength=levels)
+    return counts
+
+
+def _with_pixels(dataset: FileDataset, layout: _Layout) -> _Layout:
+    """The layout again, once the pixel data it speaks of is there and is of integers."""
+    if "PixelData" in dataset:
+        return layout
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        raise Unreadable("its pixel data is floating point: send the image as integers")
+    raise Unreadable("its pixel data is cut off: send the image again")
 
 
 def _words(dataset: FileDataset, layout: _Layout) -> tuple[Words, str]:

@@ -20,6 +20,7 @@ import engine
 from dicom_node import routing
 from dicom_node.engine_image import engine_image
 from dicom_node.errors import EngineFault, Park, SettingsInvalid, SpoolDamaged, Stop, Unreadable
+from dicom_node.header import content_digest, dataset_digest
 from dicom_node.ledger import InstanceRow, Ledger, NewObject
 from dicom_node.pixels import Codes, DisplayImage, encode_codes, pixels_digest, read_display
 from dicom_node.records import Decision, Header, Made, Measured, Outcome, Tried
@@ -27,6 +28,7 @@ from dicom_node.results.secondary_capture import make_secondary_capture
 from dicom_node.routing import Exam
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
+from dicom_node.steps import reached
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +53,16 @@ class Processor:
 
     def process(self, row: InstanceRow, *, spool: Spool, ledger: Ledger, clock: Callable[[], float]) -> None:
         """Decide about one claimed instance, spool what was made, and record both. Raises what the loop handles."""
+        reached("process.begun")
         path = spool.at(row.path)
         if row.header is None or row.digest is None or not path.exists():
             raise SpoolDamaged(f"{row.path}: the spooled file is gone")
+        if dataset_digest(path) != row.digest:
+            raise SpoolDamaged(f"{row.path}: its bytes have changed on the disk: send the object again, then retry")
+        begun = time.perf_counter()
         decision, made = self.decide(path, row.header, calling_ae=row.calling_ae, source_digest=row.digest)
+        reached("process.decided")
+        writing = time.perf_counter()
         route = next((r for r in self._settings.routes if r.name == decision.route), None)
         names = route.destinations if route else ()
         objects = [
@@ -64,9 +72,14 @@ class Processor:
                 item.sop_instance_uid,
                 spool.write_result(item.sop_instance_uid, item.content, named=ledger.names),
                 names,
+                content_digest(item.content),
             )
             for item in made
         ]
+        reached("process.spooled")
+        ended = time.perf_counter()
+        seconds = {**decision.seconds, "write": round(ended - writing, 4), "total": round(ended - begun, 4)}
+        decision = dataclasses.replace(decision, seconds=seconds)
         ledger.instances.decide(row, decision, objects, now=clock())
         log.info("instance %d: %s", row.id, decision.outcome.value)
 
@@ -87,6 +100,8 @@ class Processor:
         except (Unreadable, engine.InvalidImage) as fault:
             unread = self._decision(Outcome.UNREADABLE, str(fault), exam, chosen.route.name, source_digest)
             return unread, ()
+        for setback in decided.trace.setbacks:
+            log.warning("worked on %s, because of: %s", decided.trace.place, setback)
         decision = self._translated(decided, image, exam, chosen.route.name, source_digest)
         seconds = {"engine": ran_s, "decode": time.perf_counter() - start - ran_s}
         made: tuple[Made, ...] = ()

@@ -1,84 +1,135 @@
-"""One C-STORE from the socket to the ledger: room, spool, row, and only then Success. Decodes nothing."""
+"""One C-STORE from its first byte to the ledger: room, spool, row, and only then Success. Decodes nothing."""
 
 from __future__ import annotations
 
 import errno
 import logging
-import sqlite3
-from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
+from dicom_node.arrivals import Arrivals
+from dicom_node.errors import EvenrayError
+from dicom_node.incoming import Incoming
 from dicom_node.ledger import Ledger
+from dicom_node.part10 import file_header
 from dicom_node.records import Arrival
 from dicom_node.settings import Storage
-from dicom_node.spool import Incoming, Spool
+from dicom_node.spool import Spool
 from dicom_node.status import StoreStatus
+from dicom_node.steps import reached
+from dicom_node.stream import Sink
+from dicom_node.upper_layer import CommandField, Request
 
 log = logging.getLogger(__name__)
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class Receiver:
-    """Keeps what arrives. Called in association threads; only moves bytes."""
+    """Keeps what arrives in this process. Called in association threads; only moves bytes."""
 
-    def __init__(self, spool: Spool, ledger: Ledger, storage: Storage, clock: Callable[[], float]) -> None:
-        self._spool = spool
-        self._ledger = ledger
-        self._storage = storage
-        self._clock = clock
+    def __init__(self, spool: Spool, ledger: Ledger, arrivals: Arrivals, storage: Storage, name: str) -> None:
+        """`name`: of the process, as its lock has it; its incomplete files lie in a folder of that name."""
+        self.spool = spool
+        self.ledger = ledger
+        self.arrivals = arrivals
+        self.storage = storage
+        self.name = name
+
+    def full(self) -> str:
+        """Why nothing may be accepted; empty while there is room."""
+        return self.spool.full(reserve_mib=self.storage.reserve_mib, watermark_percent=self.storage.watermark_percent)
+
+    def temporary_file(self) -> Incoming:
+        """What the library writes an object to."""
+        return self.spool.receive()
 
     def store(self, event: evt.Event) -> int:
-        """Answer one C-STORE request. Source: PS3.4 B.2.3, PS3.7 9.1.1.
-
-        Any status but Success tells the sender that we do not have the object: it must keep and send it again.
-        """
-        request, context = cast(C_STORE, event.request), event.context
-        uid = str(request.AffectedSOPInstanceUID)
-        full = self._spool.full(
-            reserve_mib=self._storage.reserve_mib, watermark_percent=self._storage.watermark_percent
-        )
-        if full:
-            log.error("refused %s: %s", uid, full)
-            return StoreStatus.OUT_OF_RESOURCES
-        received = cast(object, request._dataset_file)
+        """Answer one C-STORE request that the library has received. Source: PS3.4 B.2.3, PS3.7 9.1.1."""
+        primitive = cast(C_STORE, event.request)
+        uid = str(primitive.AffectedSOPInstanceUID)
+        received = cast(object, primitive._dataset_file)
         if not isinstance(received, Incoming):
             log.error("refused %s: the request carries no data set", uid)
             return StoreStatus.CANNOT_UNDERSTAND
+        full = self.full()
+        if full and received.fault is None:
+            received.fault = OSError(errno.ENOSPC, full)
+        request = Request(CommandField.C_STORE_RQ, 0, True, str(primitive.AffectedSOPClassUID), uid)
+        return Desk(self, event.assoc).keep(request, str(event.context.transfer_syntax), received)
+
+
+class Desk:
+    """What keeps the objects of one association."""
+
+    def __init__(self, receiver: Receiver, association: Association) -> None:
+        self._receiver = receiver
+        self._association = association
+        self._calling_ae = str(association.requestor.ae_title).strip()
+        self._called_ae = called_ae(association)
+
+    def begin(self, request: Request, transfer_syntax_uid: str) -> Incoming:
+        """A file for an object that is coming. Without room it takes nothing, and the answer will say so."""
+        full = self._receiver.full()
+        fault = OSError(errno.ENOSPC, full) if full else None
+        incoming = self._receiver.spool.receive(fault)
+        incoming.append([file_header(request.sop_class_uid, request.sop_instance_uid, transfer_syntax_uid)])
+        return incoming
+
+    def keep(self, request: Request, transfer_syntax_uid: str, sink: Sink) -> int:
+        """Answer one object that is complete.
+
+        Any status but Success tells the sender that we do not have the object: it must keep and send it again.
+        """
+        received, uid = cast(Incoming, sink), request.sop_instance_uid
+        reached("receive.begun")
         try:
             if received.fault is not None:
                 raise received.fault
-            return self._keep(event, Path(received.name), str(context.transfer_syntax))
+            return self._keep(request, transfer_syntax_uid, received)
         except OSError as fault:
+            received.discard()
             log.error("refused %s: %s", uid, fault.strerror)
-            no_room = fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            return StoreStatus.OUT_OF_RESOURCES if no_room else StoreStatus.PROCESSING_FAILURE
-        except sqlite3.OperationalError as fault:
-            # The file is spooled but has no row: the sender is told so, and the start-up sweep removes it.
-            log.error("refused %s: the ledger can't be written (%s)", uid, fault)
+            return StoreStatus.OUT_OF_RESOURCES if fault.errno in NO_ROOM else StoreStatus.PROCESSING_FAILURE
+        except EvenrayError as fault:
+            log.error("refused %s: %s", uid, fault)
             return StoreStatus.OUT_OF_RESOURCES
 
-    def _keep(self, event: evt.Event, received: Path, transfer_syntax_uid: str) -> int:
-        request, requestor = cast(C_STORE, event.request), event.assoc.requestor
-        # Every fragment was flushed as it came, so the file is whole: only the disk has to be told.
-        size = received.stat().st_size
-        path = self._spool.keep(received)
+    def _keep(self, request: Request, transfer_syntax_uid: str, received: Incoming) -> int:
+        path = self._receiver.spool.keep(received)
+        reached("receive.kept")
         arrival = Arrival(
-            sop_class_uid=str(request.AffectedSOPClassUID),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            sop_class_uid=request.sop_class_uid,
+            sop_instance_uid=request.sop_instance_uid,
             transfer_syntax_uid=transfer_syntax_uid,
-            calling_ae=str(requestor.ae_title).strip(),
-            called_ae=called_ae(event.assoc),
-            association=getattr(event.assoc, "evenray_id", ""),
+            calling_ae=self._calling_ae,
+            called_ae=self._called_ae,
+            association=getattr(self._association, "evenray_id", ""),
             path=path,
-            size=size,
+            size=received.size,
         )
-        ref = self._ledger.instances.arrive(arrival, now=self._clock())
-        log.info("received instance %d: %s, %d bytes", ref, arrival.sop_instance_uid, size)
+        try:
+            ref = self._receiver.arrivals.commit(arrival)
+        except EvenrayError:
+            self._forget(received)
+            raise
+        reached("receive.committed")
+        received.release()
+        log.info("received instance %d: %s, %d bytes", ref, request.sop_instance_uid, received.size)
         return StoreStatus.SUCCESS
+
+    def _forget(self, received: Incoming) -> None:
+        """Give the room of a file back whose row was not committed: senders try again, and a full disk stays full."""
+        received.close()
+        try:
+            if not self._receiver.ledger.instances.has_path(received.path):
+                received.discard()
+        except EvenrayError as fault:
+            # Whether it has a row can't be known now; the next start finds out.
+            log.warning("%s is left where it is: %s", received.path, fault)
 
 
 def called_ae(association: Association) -> str:

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable, Sequence
 
 from dicom_node.errors import SpoolDamaged
+from dicom_node.header import content_digest
 from dicom_node.ledger import BatchRow, InstanceRow, Ledger, NewObject
 from dicom_node.records import Reported, ResultKind
 from dicom_node.results.structured_report import make_report
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from dicom_node.states import Instance
+from dicom_node.steps import reached
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +29,11 @@ def report(
     """Make, spool and record the report of a claimed batch. Parked instances are left to the batch of their retry."""
     rows = [row for row in ledger.instances.of_batch(batch.id) if row.state is Instance.DECIDED]
     made = make_report([_reported(row, spool, ledger) for row in rows], settings.site)
+    reached("report.made")
     path = spool.write_result(made.sop_instance_uid, made.content, named=ledger.names)
     to = _destinations(rows, settings)
-    new = NewObject(made.kind, made.sop_class_uid, made.sop_instance_uid, path, to)
+    new = NewObject(made.kind, made.sop_class_uid, made.sop_instance_uid, path, to, content_digest(made.content))
+    reached("report.spooled")
     ledger.batches.report(batch, [row.id for row in rows], new, now=clock())
     log.info("batch %d: report %s over %d instances", batch.id, made.sop_instance_uid, len(rows))
 

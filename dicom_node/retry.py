@@ -31,3 +31,20 @@ def decide(fault: EvenrayError, *, failures: int, now: float, rules: Retrying) -
     # The exponent is bounded so that a large limit of attempts can't overflow.
     wait = min(rules.longest_s, rules.first_s * rules.factor ** min(failures - 1, 64))
     return TryAt(now + wait)
+
+
+DAY_S = 86400.0
+
+
+def report_wait(asked: int, *, first_s: float, patience_s: float) -> float | None:
+    """How long the report on the `asked`-th request for commitment is waited for (1 is the first); None: no more.
+
+    Each wait is twice as long as the last, up to a day: a destination that confirms at night is not asked all day.
+    """
+    waited = 0.0
+    for n in range(asked):
+        wait = min(max(first_s, DAY_S), first_s * 2.0 ** min(n, 64))
+        if waited >= patience_s:
+            return None
+        waited += wait
+    return wait

@@ -19,6 +19,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
 Uid = Annotated[str, StringConstraints(pattern=r"^(0|[1-9]\d*)(\.(0|[1-9]\d*))+$", max_length=64)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+Days = Annotated[float, Field(gt=0, le=36500)]
 Offset = Annotated[str, StringConstraints(pattern=r"^[+-](0\d|1[0-4])[0-5]\d$")]
 
 
@@ -62,6 +63,12 @@ class Listen(_Section):
     """Longest silence on an open association."""
     extra_sop_classes: tuple[Uid, ...] = ()
     """Storage SOP classes to accept beside the built-in ones; the engine passes them by."""
+    processes: Annotated[int, Field(ge=0, le=64)] = 0
+    """Receiver processes that share the port; 0: as many as the machine has cores, at least 2 and at most 4."""
+    fast: bool = True
+    """Receive storage associations by the node's own reader of the data stream; false: by pynetdicom's."""
+    drain_s: Seconds = 30
+    """How long running associations may finish after a request to stop, before they are aborted."""
 
 
 class Storage(_Section):
@@ -71,6 +78,30 @@ class Storage(_Section):
     """Below this much free space nothing more is accepted (0xA700)."""
     watermark_percent: Annotated[float, Field(gt=0, le=100)] = 97
     """Above this share of the disk in use nothing more is accepted (0xA700)."""
+
+
+class Retention(_Section):
+    """What may leave the spool, and when. Only what every destination has answered for ever leaves."""
+
+    originals_days: Days | None = 30
+    """An original leaves this long after everything of its batch was delivered; null: never."""
+    results_days: Days | None = 30
+    """The same for results and reports."""
+    only_copies: Literal["keep", "expire"] = "keep"
+    """What was never sent anywhere (`originals: keep`, no destination) may be the only copy: `keep` never lets it go."""
+    when_full: Literal["early", "never"] = "early"
+    """Near the limits of `storage`: what may leave by its receipts leaves before its days are over, oldest first."""
+    every_s: Seconds = 60
+    """How often it is looked what may leave."""
+
+
+class Integrity(_Section):
+    """Comparing the spool's files with the digests that the ledger has of them."""
+
+    every_days: Days | None = 7
+    """The whole spool is read once in this time; null: only by `evenray verify`."""
+    mib_per_s: Annotated[float, Field(gt=0, le=100000)] = 16
+    """No more than this is read a second on average."""
 
 
 class Assembly(_Section):
@@ -112,8 +143,35 @@ class Work(_Section):
     """Where the engine computes; auto: CUDA where there is one."""
     lease_s: Seconds = 60
     """A claim not renewed for this long may be taken over."""
+    image_timeout_s: Seconds = 600
+    """An image or a report that takes longer hangs: the worker ends itself and is started again."""
     retry: Retrying = Retrying(attempts=3)
     """When an image or a report fails."""
+
+
+class Logs(_Section):
+    """What the processes write to standard error; never a patient's data."""
+
+    format: Literal["text", "json"] = "text"
+    """One line, or one JSON object, an event."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least serious events that are written."""
+
+
+class Health(_Section):
+    """The HTTP endpoint for machines that watch the node: `/live`, `/ready` and `/metrics`."""
+
+    host: str = "127.0.0.1"
+    """Address of the endpoint; it asks for no password, so keep it on loopback or in a network of yours."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port of the endpoint; 0: none."""
+
+
+class Supervise(_Section):
+    """The supervisor of the node's processes."""
+
+    hang_s: Seconds = 120
+    """A process whose main loop is silent for longer is killed and started again."""
 
 
 class Deliver(_Section):
@@ -122,7 +180,11 @@ class Deliver(_Section):
     lease_s: Seconds = 120
     """A delivery not renewed for this long may be taken over."""
     retry: Retrying = Retrying(attempts=100)
-    """When a destination can't be reached or is busy; as it stands, about a day passes before it is parked."""
+    """When one object fails again and again although its destination is there; as it stands, for about a day."""
+    longest_pause_s: Seconds = 60
+    """A destination that takes nothing is looked at once in a while, at least this often, and with one object only."""
+    patience_days: Annotated[float, Field(gt=0, le=365)] = 7
+    """A destination that takes nothing, or confirms nothing, for this long: what has waited as long is parked."""
 
 
 class Dimse(_Section):
@@ -225,12 +287,22 @@ class Settings(_Section):
     """Receiving."""
     storage: Storage = Storage()
     """Room on the disk."""
+    retention: Retention = Retention()
+    """What may leave the spool, and when."""
+    integrity: Integrity = Integrity()
+    """Comparing files with their digests."""
     assembly: Assembly = Assembly()
     """When a batch is complete."""
     work: Work = Work()
     """Processing."""
     deliver: Deliver = Deliver()
     """Sending."""
+    supervise: Supervise = Supervise()
+    """Watching over the processes."""
+    health: Health = Health()
+    """Telling other machines how the node is."""
+    logs: Logs = Logs()
+    """Logging."""
     destinations: dict[Name, Destination] = {}
     """Where results go, by name."""
     routes: tuple[Route, ...] = ()
@@ -248,6 +320,11 @@ class Settings(_Section):
     @property
     def banks(self) -> Path:
         return self.banks_dir or self.state_dir / "banks"
+
+    @property
+    def longest_wait_s(self) -> float:
+        """No work waits longer than this to be tried again, whatever it is."""
+        return max(self.work.retry.longest_s, self.deliver.retry.longest_s, self.deliver.longest_pause_s)
 
     def result_digest(self) -> str:
         """SHA-256 over what may change a result's bytes: site and routes, not addresses, time-outs or folders."""

@@ -6,16 +6,17 @@ Layout under its root: `incoming/` (being received, worthless after a crash), `o
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from dicom_node.durable import fsync, write_durably
-from dicom_node.errors import SpoolDamaged
+from dicom_node.errors import SpoolDamaged, Stop
+from dicom_node.incoming import Incoming, Reserve, final
+from dicom_node.steps import reached
 
 MIB = 1 << 20
 
@@ -28,75 +29,61 @@ class Room:
     used_percent: float
 
 
-class Incoming:
-    """One file that is being received; only as much of a file as the DICOM library writes to.
-
-    A full disk is kept as `fault`, not raised: raised, it would end the thread that reads the association's socket, so
-    that the sender gets no answer until its time-out. The room is given back at once.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        self.file = self
-        """The library flushes the file inside of its temporary file."""
-        self.fault: OSError | None = None
-        self._out: BinaryIO | None = None
-        try:
-            self._out = path.open("xb")
-        except OSError as fault:
-            self.fault = fault
-
-    def write(self, content: bytes) -> int:
-        if self._out is not None:
-            try:
-                self._out.write(content)
-            except OSError as fault:
-                self._fail(self._out, fault)
-        return len(content)
-
-    def flush(self) -> None:
-        if self._out is not None:
-            try:
-                self._out.flush()
-            except OSError as fault:
-                self._fail(self._out, fault)
-
-    def close(self) -> None:
-        if self._out is not None:
-            self._out.close()
-
-    def _fail(self, out: BinaryIO, fault: OSError) -> None:
-        self.fault, self._out = fault, None
-        # Closing flushes once more; the file is closed even when that fails.
-        with contextlib.suppress(OSError):
-            out.close()
-        with contextlib.suppress(OSError):
-            Path(self.name).unlink(missing_ok=True)
-
-
 class Spool:
     """The spool of one state directory. Paths that leave it are relative to its root."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._root = str(root)
         self.incoming = root / "incoming"
         self._shards: set[Path] = set()
-        for folder in (self.incoming, root / "originals", root / "results"):
-            folder.mkdir(parents=True, exist_ok=True)
-        fsync(root)
+        self._reserve: Reserve | None = None
+        with self._made():
+            for folder in (self.incoming, root / "originals", root / "results"):
+                folder.mkdir(parents=True, exist_ok=True)
+            fsync(root)
+        reached("spool.made")
 
-    def receive(self) -> Incoming:
-        """A new file in `incoming`. Raises nothing: what goes wrong is its `fault`."""
-        return Incoming(self.incoming / f"{uuid.uuid4().hex}.part")
+    def prepare(self, receiver: str) -> None:
+        """Make every folder that receiving needs, once: later none has to be made while a sender waits. Raises Stop."""
+        originals = self.root / "originals"
+        with self._made():
+            (self.incoming / receiver).mkdir(exist_ok=True)
+            for number in range(256):
+                (originals / f"{number:02x}").mkdir(exist_ok=True)
+            reached("spool.shard.made")
+            fsync(originals)
+        reached("spool.shard.synced")
+        self._reserve = Reserve(self.root, receiver)
+
+    def close(self) -> None:
+        """Give back what was made ready for receiving."""
+        if self._reserve is not None:
+            self._reserve.close()
+            self._reserve = None
+
+    @contextlib.contextmanager
+    def _made(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as fault:
+            raise Stop(f"{self.root}: {fault.strerror}: check path, owner, rights and free space") from fault
+
+    def receive(self, fault: OSError | None = None) -> Incoming:
+        """A file for an object that is coming, once `prepare` was called. Raises nothing: see its `fault`."""
+        if fault is None and self._reserve is not None:
+            return self._reserve.take()
+        return Incoming(-1, "", "", fault=fault or OSError(errno.ENOENT, "the spool is not prepared for receiving"))
 
     def at(self, path: str) -> Path:
         return self.root / path
 
     def room(self) -> Room:
-        usage = shutil.disk_usage(self.root)
+        usage = os.statvfs(self._root)
+        used = usage.f_blocks - usage.f_bfree
         # What `df` calls use: reserved blocks are neither used nor free to us.
-        reachable = usage.used + usage.free
-        return Room(usage.free // MIB, 100.0 * usage.used / reachable if reachable else 100.0)
+        reachable = used + usage.f_bavail
+        return Room(usage.f_bavail * usage.f_frsize // MIB, 100.0 * used / reachable if reachable else 100.0)
 
     def full(self, *, reserve_mib: int, watermark_percent: float) -> str:
         """Why nothing more may be accepted; empty while there is room."""
@@ -107,19 +94,16 @@ class Spool:
             return f"{room.used_percent:.1f} % in use, the watermark is {watermark_percent:g} %"
         return ""
 
-    def keep(self, received: Path) -> str:
-        """Move a completely received file in `incoming` to the originals, durably; its path relative to the root.
+    def keep(self, received: Incoming) -> str:
+        """Force a completely received file to the disk; its path relative to the root. Raises OSError.
 
-        The name is random: two objects that claim one UID are both kept.
+        Its name is random, so that two objects that claim one UID are both kept, and is on the disk already. What
+        publishes it is its row; `received.release` comes after that.
         """
-        name = uuid.uuid4().hex
-        path = f"originals/{name[:2]}/{name}.dcm"
-        target = self.at(path)
-        fsync(received)
-        self._shard(target.parent)
-        received.rename(target)
-        fsync(target.parent)
-        return path
+        reached("spool.keep.begun")
+        received.sync()
+        reached("spool.keep.synced")
+        return received.path
 
     def write_result(self, sop_instance_uid: str, content: bytes, *, named: Callable[[str], bool]) -> str:
         """Write one made object durably under its UID; its path relative to the root.
@@ -144,32 +128,74 @@ class Spool:
         self._shard(target.parent)
         link = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
         os.link(self.at(good), link)
+        reached("spool.restore.linked")
         link.replace(target)
+        reached("spool.restore.replaced")
         fsync(target.parent)
 
     def _shard(self, folder: Path) -> None:
         # Synced even where another thread has just made it: its name must be on the disk before our Success.
         if folder not in self._shards:
             folder.mkdir(parents=True, exist_ok=True)
+            reached("spool.shard.made")
             fsync(folder.parent)
+            reached("spool.shard.synced")
             self._shards.add(folder)
 
     def discard(self, path: str) -> None:
         """Remove a file whose bytes are held elsewhere in the spool."""
+        reached("spool.discard.begun")
         self.at(path).unlink(missing_ok=True)
+        reached("spool.discard.done")
 
-    def clear_incoming(self) -> int:
-        """Remove what was being received when the receiver died; its sender was never told Success."""
+    def clear_incoming(self, alive: Callable[[str], bool], named: Callable[[str], bool]) -> int:
+        """Remove what receivers that are dead were receiving; its senders were never told Success.
+
+        `named(path)` says whether the ledger has a row of it: that one only loses its second name. Returns how many
+        files went.
+        """
         gone = 0
-        for path in self.incoming.iterdir():
-            path.unlink(missing_ok=True)
-            gone += 1
+        for folder in self.incoming.iterdir():
+            if not folder.is_dir() or not alive(folder.name):
+                for marker in folder.iterdir() if folder.is_dir() else [folder]:
+                    path = final(marker.stem)
+                    if not named(path):
+                        self.discard(path)
+                        gone += 1
+                    reached("spool.clear.removed")
+                    marker.unlink(missing_ok=True)
+                # Another receiver that starts may be clearing it, too.
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
         return gone
 
-    def unknown(self, known: Set[str]) -> Iterator[str]:
-        """Spooled files that no row names: left by a crash between rename and commit, never acknowledged."""
-        for folder in ("originals", "results"):
-            for path in (self.root / folder).rglob("*"):
-                relative = path.relative_to(self.root).as_posix()
-                if path.is_file() and relative not in known:
-                    yield relative
+    def folders(self) -> Iterator[tuple[str, list[str]]]:
+        """The spool folder by folder: its path with a slash at its end, and the paths of its files."""
+        left = ["originals/", "results/"]
+        while left:
+            folder, paths = left.pop(), []
+            with contextlib.suppress(FileNotFoundError), os.scandir(self.root / folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(f"{folder}{entry.name}/")
+                    else:
+                        paths.append(folder + entry.name)
+            yield folder, paths
+
+    def unknown(self, known: Callable[[str], Set[str]]) -> Iterator[str]:
+        """Spooled files that no row names and no receiver has in hand: left by a crash, never acknowledged.
+
+        `known(folder)`: the paths in this folder that are named. It is asked after the folder was looked at, so that
+        what got its row meanwhile is known.
+        """
+        for folder, paths in self.folders():
+            named = known(folder) if paths else set()
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    if path not in named and not self._in_hand(self.root / path):
+                        yield path
+
+    @staticmethod
+    def _in_hand(path: Path) -> bool:
+        """Whether it has a second name, in the folder of the receiver that fills it or will fill it."""
+        return path.stat().st_nlink > 1

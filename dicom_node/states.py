@@ -1,4 +1,4 @@
-"""The three state tables: every state an instance, a batch and a delivery can be in, and every step between them.
+"""The state tables: every state an instance, a batch, a delivery and an object can be in, and every step between them.
 
 Pure: no clock, no database. The ledger refuses any step that has no row here.
 """
@@ -33,6 +33,8 @@ class Instance(StrEnum):
     """Another object with the same UID and other bytes was already here: kept aside, flagged."""
     OWN = "own"
     """A result of this node, routed back: never processed. The first copy of it is kept."""
+    EXPIRED = "expired"
+    """Its file has left the spool after its receipts; the row and its history stay."""
 
 
 class Batch(StrEnum):
@@ -64,7 +66,16 @@ class Delivery(StrEnum):
     PARKED = "parked"
 
 
-State = Instance | Batch | Delivery
+class Object(StrEnum):
+    """Where the file of one object is: an original that is sent on, or a result."""
+
+    KEPT = "kept"
+    """In the spool."""
+    EXPIRED = "expired"
+    """It has left the spool after its receipts."""
+
+
+State = Instance | Batch | Delivery | Object
 
 # (from, step, to). One row a step; a new step is a new row and its test.
 TABLE: tuple[tuple[State, str, State], ...] = (
@@ -76,12 +87,15 @@ TABLE: tuple[tuple[State, str, State], ...] = (
     (Instance.READING, "clash", Instance.CONFLICT),
     (Instance.READING, "park", Instance.PARKED),
     (Instance.WAITING, "claim", Instance.CLAIMED),
+    (Instance.WAITING, "park", Instance.PARKED),
     (Instance.CLAIMED, "release", Instance.WAITING),
     (Instance.CLAIMED, "decide", Instance.DECIDED),
     (Instance.CLAIMED, "park", Instance.PARKED),
     (Instance.DECIDED, "report", Instance.REPORTED),
     (Instance.PARKED, "retry", Instance.RECEIVED),
     (Instance.CONFLICT, "retry", Instance.RECEIVED),
+    (Instance.REPORTED, "expire", Instance.EXPIRED),
+    (Instance.OWN, "expire", Instance.EXPIRED),
     (Batch.OPEN, "close", Batch.CLOSED),
     (Batch.CLOSED, "claim", Batch.REPORTING),
     (Batch.CLOSED, "void", Batch.VOID),
@@ -105,6 +119,7 @@ TABLE: tuple[tuple[State, str, State], ...] = (
     (Delivery.STORED, "send again", Delivery.PENDING),
     (Delivery.PARKED, "retry", Delivery.PENDING),
     (Delivery.PARKED, "deliver", Delivery.DELIVERED),
+    (Object.KEPT, "expire", Object.EXPIRED),
 )
 
 # Members of two string enumerations with one value are equal: the kind must be part of the key.

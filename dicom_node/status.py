@@ -69,6 +69,11 @@ SENDING: tuple[tuple[int, int, Next, str], ...] = (
 )
 
 
+def no_room(status: int) -> bool:
+    """Whether the peer lacks resources. Source: PS3.4 table B.2-1, PS3.7 C.5.20 (0x0213)."""
+    return 0xA700 <= status <= 0xA7FF or status in (0x0213, 0x0214)
+
+
 def after_store(status: int | None) -> tuple[Next, str]:
     """What to do after a C-STORE response, with the reason in words; None means that no response came."""
     if status is None:

@@ -1,124 +1,205 @@
-"""Run listen, work and deliver as three processes: a crash of one never takes another down. Knows not what they do."""
+"""Own the listening socket and run the node's processes: a crash of one never takes another down.
+
+Knows not what the processes do. Loads no DICOM library: it must stay small and have nothing to die of.
+"""
 
 from __future__ import annotations
 
 import logging
-import subprocess
+import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dicom_node.liveness import Liveness, running
-from dicom_node.settings import Settings
+from dicom_node.child import HOPELESS, Child
+from dicom_node.errors import Stop
+from dicom_node.liveness import Liveness, beats, running
+from dicom_node.service_manager import ServiceManager
+from dicom_node.settings import Listen, Settings
 from dicom_node.stopping import Stopping
+
+if TYPE_CHECKING:
+    from dicom_node.endpoint import Endpoint
 
 log = logging.getLogger(__name__)
 
-ROLES = ("listen", "work", "deliver")
-DRAIN_S = 60.0
-"""How long the processes may finish what they have in hand, before they are killed."""
-CALM_S = 30.0
-"""A process that ran this long before it ended is started again at once."""
-LONGEST_WAIT_S = 30.0
-HOPELESS = 2
-"""Exit code of a process that can't run with this configuration on this machine. Believed only at its first start:
-what ran once may find its port or lock still held when it is started again, and gets another try."""
+ROLES = ("listen", "work", "deliver", "upkeep")
+RECEIVER = "receive"
+"""The liveness role of a receiver; `listen` is the supervisor's that owns the socket."""
+BACKLOG = 128
+"""Connections that wait while every receiver is busy or being started again."""
+DRAIN_MARGIN_S = 30.0
+"""So much longer than associations may the processes finish what they have in hand, before they are killed."""
+OUT_OF_BOUNDS_S = 600.0
+"""A process that could not be brought back for this long: only starting everything anew may help."""
+LOOK_S = 0.1
+HEAR_S = 1.0
 
 
-@dataclass(slots=True)
-class _Child:
-    """One supervised process."""
+def run(
+    settings: Settings, roles: Sequence[str], options: Sequence[str], stopping: Stopping, manager: ServiceManager
+) -> int:
+    """Supervise the processes of `roles` until asked to stop, then drain; the exit code of the command.
 
-    role: str
-    command: Sequence[str]
-    process: subprocess.Popen[bytes] | None = None
-    started_at: float = 0.0
-    next_start: float = 0.0
-    failures: int = 0
-    starts: int = 0
-
-    def start(self) -> None:
-        # The pipe is held open by us: when we die, even by SIGKILL, it closes and the child drains.
-        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE)
-        self.started_at = time.monotonic()
-        self.starts += 1
-        log.info("%s runs as process %d", self.role, self.process.pid)
-
-    def look(self) -> int | None:
-        """Start again what ended; returns its exit code when that makes no sense."""
-        now = time.monotonic()
-        if self.process is None:
-            if now >= self.next_start:
-                self.start()
-            return None
-        code = self.process.poll()
-        if code is None:
-            return None
-        if self.process.stdin:
-            self.process.stdin.close()
-        self.process = None
-        calm = now - self.started_at > CALM_S
-        self.failures = 0 if calm else self.failures + 1
-        if code == HOPELESS and self.starts == 1 and not calm:
-            return code
-        wait = 0.0 if self.failures <= 1 else min(LONGEST_WAIT_S, 0.5 * 2**self.failures)
-        self.next_start = now + wait
-        log.error("%s ended (%s), started again in %.0f s", self.role, _ending(code), wait)
-        return None
-
-
-def run(settings: Settings, config: Path | None, state_dir: Path | None, stopping: Stopping) -> int:
-    """Supervise until asked to stop, then drain; the exit code of the command."""
+    `options` go to every process. Raises AlreadyRunning, and Stop when a port is taken.
+    """
     locks = settings.state_dir / "locks"
-    alone = Liveness(locks, "serve", alone=True)
-    _wait_for_predecessor(locks, stopping)
-    options = ["--config", str(config)] if config else []
-    options += ["--state-dir", str(state_dir.resolve())] if state_dir else []
-    children = [
-        _Child(role, [sys.executable, "-m", "dicom_node", "serve", role, "--supervised", *options]) for role in ROLES
-    ]
-    code = 0
+    held = [Liveness(locks, name, alone=True) for name in (["serve"] if "work" in roles else []) + ["listen"]]
     try:
-        while not stopping.asked:
-            hopeless = [child.role for child in children if child.look() == HOPELESS]
-            if hopeless:
-                log.error("%s can't run; stopping", ", ".join(hopeless))
-                code = HOPELESS
-                break
-            stopping.wait(0.1)
+        with _open_socket(settings.listen, locks, stopping) as listening:
+            if stopping.asked:
+                return 0
+            log.info("%s holds %s:%d", settings.listen.ae_title, settings.listen.host, settings.listen.port)
+            children = _children(settings, roles, options, listening)
+            endpoint = _endpoint(settings, children)
+            try:
+                return _Watch(held, children, listening, manager).until(stopping, settings)
+            finally:
+                if endpoint:
+                    endpoint.close()
     finally:
-        _drain(children)
-        alone.close()
-    return code
+        for lock in held:
+            lock.close()
 
 
-def _wait_for_predecessor(locks: Path, stopping: Stopping) -> None:
-    """A supervisor that was killed leaves a listener that still drains: until it ends, lock and port are its own."""
-    deadline = time.monotonic() + DRAIN_S
-    if "listen" in running(locks):
-        log.info("the listener of an earlier start is still ending: waiting for it")
-    while "listen" in running(locks) and time.monotonic() < deadline and not stopping.asked:
-        stopping.wait(0.2)
+def receivers(listen: Listen) -> int:
+    """How many receiver processes share the port."""
+    return listen.processes or min(4, max(2, os.cpu_count() or 1))
 
 
-def _drain(children: Sequence[_Child]) -> None:
-    """SIGTERM to all, time to finish, SIGKILL to what is left. The spool and the ledger survive either."""
-    started = [child.process for child in children if child.process is not None]
-    for process in started:
-        process.terminate()
-    deadline = time.monotonic() + DRAIN_S
-    for process in started:
+class _Watch:
+    """The loop of the supervisor."""
+
+    def __init__(
+        self, held: Sequence[Liveness], children: Sequence[Child], listening: socket.socket, manager: ServiceManager
+    ) -> None:
+        self._held, self._children, self._listening, self._manager = held, children, listening, manager
+        self._ready = False
+
+    def until(self, stopping: Stopping, settings: Settings) -> int:
+        """Look after the children until asked to stop, then let them finish; the exit code."""
+        locks, heard_at = settings.state_dir / "locks", 0.0
         try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            log.error("process %d did not end in %.0f s: killed", process.pid, DRAIN_S)
-            process.kill()
-            process.wait()
-        if process.stdin:
-            process.stdin.close()
+            while not stopping.asked:
+                if time.monotonic() - heard_at > HEAR_S:
+                    heard_at = time.monotonic()
+                    self._hear(locks)
+                hopeless = [child.name for child in self._children if child.look() == HOPELESS]
+                if hopeless:
+                    log.error("%s can't run; stopping", ", ".join(hopeless))
+                    return HOPELESS
+                stopping.wait(LOOK_S)
+            return 0
+        finally:
+            self._drain(settings.listen.drain_s + DRAIN_MARGIN_S)
+
+    def _hear(self, locks: Path) -> None:
+        """Listen for heartbeats, and tell the service manager what they say."""
+        for lock in self._held:
+            lock.beat()
+        found = beats(locks)
+        for child in self._children:
+            child.heard(found.get(child.pid or 0))
+        waiting = [child for child in self._children if not child.beating]
+        status = f"not running: {', '.join(child.name for child in waiting)}" if waiting else "receiving"
+        if not waiting and not self._ready:
+            self._ready = True
+            log.info("every process is up")
+            self._manager.ready(status)
+        elif self._ready:
+            self._manager.status(status)
+        if all(child.down_s() < OUT_OF_BOUNDS_S for child in self._children):
+            self._manager.alive()
+
+    def _drain(self, longest_s: float) -> None:
+        """SIGTERM to all, time to finish, SIGKILL to what is left."""
+        self._manager.stopping()
+        # Receivers close theirs at once, too: whoever connects from now on is refused instead of kept waiting.
+        self._listening.close()
+        for child in self._children:
+            child.terminate()
+        deadline = time.monotonic() + longest_s
+        for child in self._children:
+            child.finish(deadline)
 
 
-def _ending(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+def _endpoint(settings: Settings, children: Sequence[Child]) -> Endpoint | None:
+    """The HTTP endpoint, where one is wanted."""
+    if not settings.health.port:
+        return None
+    # Imported here: the supervisor stays smaller without.
+    from dicom_node.endpoint import Endpoint
+    from dicom_node.metrics import ProcessFigures
+
+    def processes() -> list[ProcessFigures]:
+        return [
+            ProcessFigures(
+                name=child.name,
+                role=child.role,
+                up=child.beating,
+                silent_s=child.silent_s(),
+                starts=child.starts,
+                deaths=child.deaths,
+                hangs=child.hangs,
+            )
+            for child in children
+        ]
+
+    return Endpoint(settings, processes)
+
+
+def _children(
+    settings: Settings, roles: Sequence[str], options: Sequence[str], listening: socket.socket
+) -> list[Child]:
+    made = []
+    for role in roles:
+        command = [sys.executable, "-m", "dicom_node", "serve", role, "--supervised"]
+        hang_s = settings.supervise.hang_s
+        if role != "listen":
+            made.append(Child(role, role, [*command, *options], hang_s=hang_s))
+            continue
+        door, count = listening.fileno(), receivers(settings.listen)
+        for slot in range(count):
+            mine = ["--socket", str(door), "--receiver", str(slot), "--receivers", str(count)]
+            made.append(
+                Child(RECEIVER, f"{RECEIVER} {slot}", [*command, *mine, *options], hang_s=hang_s, inherited=(door,))
+            )
+    return made
+
+
+def _open_socket(listen: Listen, locks: Path, stopping: Stopping) -> socket.socket:
+    """Bind the port once, for every receiver. Raises Stop when it is taken by something else than an earlier start."""
+    deadline, told = time.monotonic() + listen.drain_s + DRAIN_MARGIN_S, False
+    while True:
+        try:
+            return _bound(listen.host, listen.port)
+        except OSError as fault:
+            # After a SIGKILL of the supervisor its receivers let go of the port as soon as they have noticed.
+            if RECEIVER not in running(locks) or time.monotonic() > deadline or stopping.asked:
+                raise Stop(
+                    f"listen: {listen.host}:{listen.port} can't be opened ({fault.strerror}): "
+                    "stop what uses the port, or change listen.host / listen.port"
+                ) from fault
+        if not told:
+            log.info("the receivers of an earlier start are still ending: waiting for the port")
+            told = True
+        stopping.wait(LOOK_S)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    made = socket.socket(family, kind, protocol)
+    try:
+        # Closed connections of an earlier start don't keep the port; a second listener is still refused.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(BACKLOG)
+        # Several processes wait on it: one that was too late must not block in accept.
+        made.setblocking(False)
+    except OSError:
+        made.close()
+        raise
+    return made

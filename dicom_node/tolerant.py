@@ -9,18 +9,27 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from pydicom import config
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_partial
+from pydicom.filereader import read_dataset, read_partial, read_preamble
 from pydicom.tag import BaseTag
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
+from dicom_node.bounded import MIB, Allowance, Bounded, Inflated
 from dicom_node.errors import Unreadable
 
 READ_FAULTS = (
@@ -43,6 +52,19 @@ READ_FAULTS = (
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 """Transfer syntaxes whose pixel data is not in fragments. Source: PS3.5 A.1, A.2, A.3, A.5."""
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+
+MOST_HEADER = 64 * MIB
+"""Values of a header that are read. The largest that were seen (enhanced multi-frame, reports) have a few."""
+MOST_READS = 500_000
+"""Pieces in which a header is read, two or three an element. As empty items they take 350 MB and some seconds."""
+LONGEST = {"SQ": MIB, "text": 256 << 10, "": 16 * MIB}
+"""Longest value that is looked at: of a sequence (eight look-up tables), of text or numbers (explicit VR can
+state 64 KiB), of anything else. What is longer counts as absent: it may make a thousand times its size in objects."""
+BULK = {"OB", "OW", "OD", "OF", "OL", "OV", "UN", "UC", "UR", "UT"}
+"""VRs that may be long: binary and free text."""
+META_READ = 64 << 10
+"""Start of a file in which its File Meta group lies; it has a few hundred bytes."""
 
 
 @contextmanager
@@ -54,28 +76,102 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def read(path: Path, *, pixels: bool) -> tuple[FileDataset, bool]:
-    """The data set of a file, and whether it has pixel data; `pixels` False stops before them.
+def read(path: Path, *, whole: bool = False) -> tuple[FileDataset, bool]:
+    """The data set of a file up to its pixel data, and whether it has any.
 
     Takes files without preamble or File Meta group (PS3.10 7.1); the transfer syntax is then guessed from the
-    first element. Raises Unreadable where the bytes are no DICOM data set, OSError where the disk fails.
+    first element. Values that are longer than any that matters are left out, unless `whole`.
+    Raises Unreadable where the bytes are no DICOM data set, OSError where the disk fails.
     """
     reached = False
 
     def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
         nonlocal reached
         reached = reached or tag in PIXEL_TAGS
-        return reached and not pixels
+        return reached
 
+    allowance = Allowance(most_bytes=MOST_HEADER, most_reads=MOST_READS, what="its header")
+    dataset = _read(path, allowance, at_pixels, None if whole else LONGEST[""])
+    if not whole:
+        _leave_out_long(dataset)
+    return dataset, reached
+
+
+def add_pixels(dataset: FileDataset, path: Path, *, most_bytes: int) -> None:
+    """Put the pixel data of a file, if it has any, into its data set as `read` gave it.
+
+    Raises Unreadable where they are damaged or have more than `most_bytes`, OSError where the disk fails.
+    """
+    allowance = Allowance(most_bytes=most_bytes + MOST_HEADER, most_reads=MOST_READS, what="its pixel data")
+
+    def behind_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        return int(tag) > PIXEL_TAGS[-1]
+
+    found = _read(path, allowance, behind_pixels, None, PIXEL_TAGS)
+    for tag in PIXEL_TAGS:
+        if tag in found:
+            dataset[tag] = found.get_item(tag)
+
+
+def _read(
+    path: Path,
+    allowance: Allowance,
+    stop: Callable[[BaseTag, str | None, int], bool],
+    longest: int | None,
+    only: Sequence[int] = (),
+) -> FileDataset:
     try:
         with path.open("rb") as file, quiet():
-            dataset = read_partial(file, stop_when=at_pixels, force=True)
-    except (*READ_FAULTS, OSError) as exc:
+            bounded = cast(BinaryIO, Bounded(file, allowance))
+            deflated = _deflated_meta(file, bounded)
+            if deflated is None:
+                dataset = read_partial(bounded, stop, longest, force=True, specific_tags=list(only))
+            else:
+                inflated = cast(BinaryIO, Inflated(file, allowance))
+                elements = read_dataset(inflated, False, True, None, stop, longest, specific_tags=list(only))
+                dataset = FileDataset(inflated, elements, file_meta=deflated, is_implicit_VR=False)
+                dataset.set_original_encoding(False, True, elements.original_character_set)
+            # It would keep the file, or what was inflated.
+            dataset.buffer = None
+            return dataset
+    except (*READ_FAULTS, OSError, Unreadable) as exc:
+        # The library makes other errors of ours where it reads a sequence.
+        if allowance.spent:
+            raise allowance.fault() from exc
         # pydicom says OSError, without a number, for a cut sequence as well.
         if isinstance(exc, OSError) and exc.errno is not None:
             raise
         raise Unreadable(f"not a DICOM object, or damaged ({type(exc).__name__} while its elements were read)") from exc
-    return dataset, reached
+
+
+def _deflated_meta(file: BinaryIO, bounded: BinaryIO) -> FileMetaDataset | None:
+    """The File Meta group of a file whose data set is deflated, which then stands at its start; else at that of the
+    file. The library would inflate all of it at once.
+    """
+    if DEFLATED in file.read(META_READ):
+        file.seek(0)
+        read_preamble(bounded, force=True)
+        meta = read_dataset(bounded, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
+        if text(meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            return FileMetaDataset(meta)
+    file.seek(0)
+    return None
+
+
+def _leave_out_long(dataset: FileDataset) -> None:
+    # Not by `get_item`, which would read what was skipped. What is no raw element any more was a sequence without a
+    # stated length, read within the allowance.
+    raw = [found for found in dataset.values() if isinstance(found, RawDataElement)]
+    for found in raw:
+        if found.length > _longest(found):
+            del dataset[found.tag]
+
+
+def _longest(found: RawDataElement) -> int:
+    """The stricter of what its stated VR and its known one allow: the library may take it as either."""
+    known = dictionary_VR(found.tag) if dictionary_has_tag(found.tag) else "UN"
+    kinds = ("SQ" if vr == "SQ" else "" if vr[:2] in BULK else "text" for vr in (found.VR or known, known))
+    return min(LONGEST[kind] for kind in kinds)
 
 
 def transfer_syntax(dataset: FileDataset) -> str:

@@ -75,9 +75,9 @@ class Field:
     source: FieldSource
 
     def full(self, height: int, width: int, device: torch.device) -> torch.Tensor:
-        """(1, H, W) bool on `device`: the mask at the image's own size."""
-        small = torch.from_numpy(self.working.astype(np.uint8))[None, None].to(device)
-        return F.interpolate(small, size=(height, width), mode="nearest-exact")[0].bool()
+        """(1, H, W) bool on `device`: the mask at the image's own size, the same on every device."""
+        small = torch.from_numpy(self.working.astype(np.uint8))[None, None]
+        return F.interpolate(small, size=(height, width), mode="nearest-exact")[0].bool().to(device)
 
 
 def find_field(working: Working) -> Field:

@@ -13,8 +13,8 @@ from engine.align import agreement, estimate, measure_layout
 from engine.errors import InvalidBank
 from engine.field import FieldSource, find_field
 from engine.harmonize import HARMONIZERS, Source, Target
-from engine.harmonize.codes import grey_codes, grey_values
-from engine.runtime import device_faults, resolve_device, weights_digest
+from engine.harmonize.codes import apply_lut, count_codes, grey_codes, grey_values
+from engine.runtime import Place, first_that_holds, in_strips, resolve_device, weights_digest
 from engine.settings import EngineSettings, check_methods
 from engine.style import Bank, Distribution, Reference, describe, distance, distribution, similar_references
 from engine.types import Alignment, Candidate, Conforming, Decided, Figure, Harmonized, Image, Refused, Trace
@@ -33,8 +33,10 @@ class _Ready:
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """One image aligned and scored, before anything is tried."""
+    """One image aligned and scored, before anything is tried. place, setbacks: where, and what failed before."""
 
+    place: Place
+    setbacks: tuple[str, ...]
     source: Source
     alignment: Alignment
     anatomy: Figure
@@ -76,18 +78,25 @@ class Engine:
 
         bank: one of the engine's banks. methods: in order of harm, mildest first; None is the settings' own. Methods
         are tried until one is verified and conforming, so the trace holds the candidates up to that one.
-        Raises InvalidBank on an unknown bank, InvalidSettings on an unknown method, DeviceFault where the device
-        runs out of memory or fails.
+        Where the device runs out of memory or fails, the image is worked on in strips, then on the CPU, with the same
+        result; the trace says where. Raises InvalidBank on an unknown bank, InvalidSettings on an unknown method,
+        DeviceFault where no way of working holds.
         """
         if bank not in self._banks:
             raise InvalidBank(f"no bank is called {bank!r}; there are {', '.join(sorted(self._banks)) or 'none'}")
         chosen = self._settings.methods if methods is None else tuple(methods)
         check_methods(chosen, "methods")
-        with device_faults(self._device):
-            return [self._decide(image, self._banks[bank], chosen) for image in images]
+        return [self._held(image, self._banks[bank], chosen) for image in images]
 
-    def _decide(self, image: Image, ready: _Ready, methods: tuple[str, ...]) -> Decided:
-        scored = self._score(_on(image, self._device), ready)
+    def _held(self, image: Image, ready: _Ready, methods: tuple[str, ...]) -> Decided:
+        return first_that_holds(
+            self._device, lambda place, setbacks: self._decide(image, ready, methods, place, setbacks)
+        )
+
+    def _decide(
+        self, image: Image, ready: _Ready, methods: tuple[str, ...], place: Place, setbacks: tuple[str, ...] = ()
+    ) -> Decided:
+        scored = self._score(_on(image, place.home), ready, place, setbacks)
         before, threshold = scored.distance, scored.threshold
         if not scored.anatomy.passed:
             reason = f"the image's layout is not that of bank {ready.bank.name}'s exam"
@@ -128,7 +137,7 @@ class Engine:
         curve = None if best.curve is None else best.curve.to(home)
         return Harmonized(trace, best.candidate, best.values.to(home), curve, reason)
 
-    def _score(self, image: Image, ready: _Ready) -> _Scored:
+    def _score(self, image: Image, ready: _Ready, place: Place, setbacks: tuple[str, ...]) -> _Scored:
         settings = self._settings
         working = to_working(image.values, image.padding)
         field = find_field(working)
@@ -138,30 +147,34 @@ class Engine:
         inside = field.full(image.height, image.width, image.values.device)
         if field.source is not FieldSource.EVERYTHING:
             inside &= ~image.padding
-        source = Source(image, grey_codes(image), inside, field, descriptor, detail)
+        source = Source(image, grey_codes(image, place), inside, field, descriptor, detail)
         threshold = _or_own(settings.distance_threshold, ready.bank.threshold)
         least = _or_own(settings.min_anatomy_agreement, ready.bank.least_agreement)
         anatomy = Figure("anatomy_agreement", agreement(layout.geometry, ready.bank.frame), least)
         references = similar_references(ready.bank, layout.geometry, settings.similar_references)
-        return _Scored(source, alignment, anatomy, references, distance(descriptor, ready.centre), threshold)
+        before = distance(descriptor, ready.centre)
+        return _Scored(place, setbacks, source, alignment, anatomy, references, before, threshold)
 
     def _try(self, method: str, scored: _Scored, ready: _Ready) -> _Tried:
         """Run one method, score its result in the same field as before, and verify it."""
         source = scored.source
         image, levels = source.image, source.image.levels
         proposal = HARMONIZERS[method].harmonize(source, Target(ready.centre, scored.references))
-        # Padding is no image: it keeps its code, or the file's Pixel Padding Value would no longer name it.
-        values = grey_values(proposal.codes, levels)
-        if bool(image.padding.any()):
-            values = torch.where(image.padding, grey_values(source.codes, levels), values)
-        descriptor, _ = describe(to_working(values, image.padding).grey, source.field.working)
-        if proposal.lut is None:
-            tone = tone_of_pixels(source.codes, proposal.codes, source.inside, levels)
+        if proposal.lut is not None:
+            curve = grey_values(proposal.lut, levels)
+            values = in_strips(scored.place, lambda codes: apply_lut(codes, curve), source.codes)
+            tone = tone_of_table(count_codes(source.codes, source.inside, levels, scored.place), proposal.lut)
         else:
-            tone = tone_of_table(source.codes, source.inside, proposal.lut)
+            assert proposal.codes is not None
+            curve = None
+            values = in_strips(scored.place, lambda codes: grey_values(codes, levels), proposal.codes)
+            tone = tone_of_pixels(source.codes, proposal.codes, source.inside, levels)
+        # Padding is no image: it keeps its code, or the file's Pixel Padding Value would no longer name it.
+        if bool(image.padding.any()):
+            values[image.padding] = grey_values(source.codes[image.padding], levels)
+        descriptor, _ = describe(to_working(values, image.padding).grey, source.field.working)
         figures = check_tone(tone, levels, self._settings)
         candidate = Candidate(method, distance(descriptor, ready.centre), figures, proposal.parameters)
-        curve = None if proposal.lut is None else grey_values(proposal.lut, levels)
         return _Tried(candidate, values, curve)
 
     def _trace(self, bank: Bank, scored: _Scored, tried: Sequence[_Tried], methods: tuple[str, ...]) -> Trace:
@@ -178,6 +191,8 @@ class Engine:
             engine_version=ENGINE_VERSION,
             settings_digest=self._settings_digest,
             weights_digest=weights_digest({bank.name: bank.digest}, versions),
+            place=str(scored.place),
+            setbacks=scored.setbacks,
         )
 
 

@@ -121,6 +121,10 @@ class Trace:
     engine_version: str
     settings_digest: str
     weights_digest: str
+    place: str = field(default="", compare=False)
+    """Where it was computed, and in what pieces; it changes nothing else of what is here."""
+    setbacks: tuple[str, ...] = field(default=(), compare=False)
+    """What failed before it was computed there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,11 @@ def working_shape(height: int, width: int) -> tuple[int, int]:
 
 
 def to_working(values: torch.Tensor, padding: torch.Tensor) -> Working:
-    """Resample (1, H, W) float32 values to working size; padded pixels take no part in any average."""
+    """Resample (1, H, W) float32 values to working size; padded pixels take no part in any average.
+
+    Always on the CPU: an average is a sum of real numbers, and no two devices add them up in the same order.
+    """
+    values, padding = values.cpu(), padding.cpu()
     shape = working_shape(int(values.shape[1]), int(values.shape[2]))
     if not bool(padding.any()):
         return Working(_resample(values, shape), np.ones(shape, dtype=np.bool_))
@@ -55,5 +59,5 @@ def working_image(image: Image) -> Working:
 
 def _resample(values: torch.Tensor, shape: tuple[int, int]) -> NDArray[np.float32]:
     small = F.interpolate(values[None], size=shape, mode="bilinear", antialias=True, align_corners=False)
-    array: NDArray[np.float32] = small[0, 0].clamp_(0, 1).cpu().numpy()
+    array: NDArray[np.float32] = small[0, 0].clamp_(0, 1).numpy()
     return array

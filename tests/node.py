@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -39,7 +39,7 @@ from tests.peers import LOOPBACK, free_port, listening, wait_until
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 ROOT = Path(__file__).resolve().parents[1]
-ROLES = ("listen", "work", "deliver")
+ROLES = ("listen", "work", "deliver", "upkeep")
 START_S = 90.0
 """A worker loads torch, on a machine that others use at the same time."""
 SETTLE_S = 180.0
@@ -55,7 +55,11 @@ PACS = "PACS"
 
 @dataclass
 class Node:
-    """One node, or one of its processes alone (`role`), and its folder."""
+    """One node, or one of its processes alone (`role`), and its folder.
+
+    "serve" is the supervisor. "listen" are the receivers, several on one port: `pid` and `runs` give one of them,
+    `pids` all, `kill` kills all at once. A node of role "listen" is a supervisor with receivers alone.
+    """
 
     folder: Path
     port: int
@@ -112,30 +116,47 @@ class Node:
         except pytest.fail.Exception as failed:
             pytest.fail(f"{failed}\n{json.dumps(self.counts())}\n{self.log()[-3000:]}")
 
-    def pid(self, role: str) -> int | None:
-        """The process of a role that runs now; "serve" is the supervisor. None while there is none."""
+    def pids(self, role: str) -> list[int]:
+        """Every process of a role that runs now; "serve" is the supervisor."""
         if self.process is None:
-            return None
-        if role in ("serve", self.role):
-            return self.process.pid if self.process.poll() is None else None
-        return next((pid for pid in _group(self.process.pid) if _role(pid) == role), None)
+            return []
+        if role == "serve" or (role == self.role and role != "listen"):
+            return [self.process.pid] if self.process.poll() is None else []
+        # A supervisor of receivers alone has their role in its command line, too.
+        return [pid for pid in _group(self.process.pid) if _role(pid) == role and pid != self.process.pid]
+
+    def pid(self, role: str) -> int | None:
+        """One process of a role that runs now, None while there is none."""
+        return next(iter(self.pids(role)), None)
 
     def runs(self, role: str) -> int:
-        """The process id of a role, waited for."""
+        """The id of a process of a role, waited for."""
         self.wait(lambda: self.pid(role), START_S, f"{role} runs")
         found = self.pid(role)
         assert found
         return found
 
     def kill(self, role: str) -> int:
-        """SIGKILL the process of a role; returns the id that it had."""
-        pid = self.runs(role)
-        os.kill(pid, signal.SIGKILL)
-        if role in ("serve", self.role) and self.process:
+        """SIGKILL every process of a role; returns the id that the first of them had."""
+        self.runs(role)
+        found = self.pids(role)
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if role == "serve" or (role == self.role and role != "listen"):
+            assert self.process
             self.process.wait()
         else:
-            self.wait(lambda: _role(pid) != role, 10, f"{role} is dead")
-        return pid
+            self.wait(lambda: not [pid for pid in found if _role(pid) == role], 10, f"{role} is dead")
+        return found[0]
+
+    def crash(self) -> None:
+        """SIGKILL the supervisor and all of its processes at once, as a power cut does."""
+        assert self.process
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.wait(lambda: not self.alive(), 10, "every process is dead")
 
     def alive(self) -> list[int]:
         """Processes of this node that run, those whose supervisor is gone included."""

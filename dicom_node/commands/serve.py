@@ -1,38 +1,66 @@
-"""`evenray serve`: the supervisor with all three processes, or one of them alone."""
+"""`evenray serve`: the supervisor with its processes, or one of them alone."""
 
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_node import settings_file, supervise
 from dicom_node.errors import BadInput, Stop
 from dicom_node.exits import Exit
 from dicom_node.logs import to_stderr
+from dicom_node.service_manager import ServiceManager
 from dicom_node.settings import Settings
 from dicom_node.stopping import Stopping
 
 log = logging.getLogger(__name__)
 
 
-def serve(role: str | None, config: Path | None, state_dir: Path | None, *, supervised: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """What the supervisor gives a receiver: the listening socket's file descriptor, and which of how many it is."""
+
+    socket_fd: int
+    slot: int
+    slots: int
+
+
+def serve(
+    role: str | None, config: Path | None, state_dir: Path | None, *, supervised: bool, receiver: Receiver | None = None
+) -> int:
     """Run until asked to stop; the exit code."""
     if role is not None and role not in supervise.ROLES:
-        raise BadInput(f"serve: {role!r} is no process of the node: use listen, work, deliver, or none of them for all")
+        known = ", ".join(supervise.ROLES)
+        raise BadInput(f"serve: {role!r} is no process of the node: use {known}, or none of them for all")
     settings = load(config, state_dir)
-    to_stderr(role or "serve")
+    to_stderr(f"receive {receiver.slot}" if receiver else role or "serve", settings.logs)
     stopping = Stopping()
     stopping.on_signals()
     if supervised:
         stopping.with_parent()
     try:
-        if role is None:
-            return supervise.run(settings, config, state_dir, stopping)
-        _run(role, settings, stopping)
+        if receiver is None and role in (None, "listen"):
+            options = ["--config", str(config)] if config else []
+            options += ["--state-dir", str(state_dir.resolve())] if state_dir else []
+            roles = (role,) if role else supervise.ROLES
+            return supervise.run(settings, roles, options, stopping, _service_manager())
+        _run(role, settings, stopping, receiver)
     except Stop as fault:
         log.error("%s", fault)
         return Exit.USAGE
     return Exit.DONE
+
+
+def _service_manager() -> ServiceManager:
+    """The one that started us, from what it left in the environment; our processes are not to talk to it."""
+    address = os.environ.pop("NOTIFY_SOCKET", "")
+    watchdog_us = os.environ.pop("WATCHDOG_USEC", "")
+    ours = os.environ.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return ServiceManager(address, int(watchdog_us) / 1e6 if ours and watchdog_us.isdigit() else 0.0)
 
 
 def load(config: Path | None, state_dir: Path | None) -> Settings:
@@ -41,17 +69,32 @@ def load(config: Path | None, state_dir: Path | None) -> Settings:
     return settings.model_copy(update={"state_dir": state_dir.resolve()}) if state_dir else settings
 
 
-def _run(role: str, settings: Settings, stopping: Stopping) -> None:
+def _run(role: str | None, settings: Settings, stopping: Stopping, receiver: Receiver | None) -> None:
     # Imported here: the receiver must not load the engine.
-    if role == "listen":
+    if receiver:
+        _stay_small()
         from dicom_node import listen
 
-        listen.run(settings, stopping)
+        listening = socket.socket(fileno=receiver.socket_fd)
+        listen.run(settings, stopping, socket=listening, slot=receiver.slot, slots=receiver.slots)
     elif role == "work":
         from dicom_node import worker
 
         worker.run(settings, stopping)
-    else:
+    elif role == "deliver":
         from dicom_node import deliver
 
         deliver.run(settings, stopping)
+    else:
+        from dicom_node import upkeep
+
+        upkeep.run(settings, stopping)
+
+
+def _stay_small() -> None:
+    """Keep a receiver from loading what only pixels need: it moves bytes, and pydicom does without.
+
+    NumPy, Pillow and the codecs, which pydicom loads where it finds them, are half of a receiver's memory.
+    """
+    for name in ("numpy", "PIL", "gdcm", "openjpeg", "libjpeg", "rle", "pylibjpeg", "jpeg_ls"):
+        sys.modules[name] = None  # type: ignore[assignment]

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from dicom_node.commands import status_timing
 from dicom_node.commands.ledger_of import ledger_of
 from dicom_node.exits import Exit
+from dicom_node.ledger import Figures
 from dicom_node.liveness import running
 from dicom_node.spool import Spool
 
 
-def status(config: Path | None, state_dir: Path | None, *, as_json: bool) -> int:
-    """Print the node's state; the exit code is 1 when something needs a person."""
+def status(config: Path | None, state_dir: Path | None, *, as_json: bool, timing: bool = False) -> int:
+    """Print the node's state, or where time goes (`timing`); the exit code is 1 when something needs a person."""
     with ledger_of(config, state_dir) as (settings, ledger):
+        if timing:
+            return _timing(ledger.figures, as_json=as_json)
         facts: dict[str, Any] = {
             "state_dir": str(settings.state_dir),
             "running": running(settings.state_dir / "locks"),
             "free_mib": Spool(settings.state_dir / "spool").room().free_mib,
+            "backlog": status_timing.backlog(ledger.figures, settings.state_dir / "locks", now=time.time()),
             "counts": ledger.counts(),
             "outcomes": ledger.outcomes(),
             "destinations": ledger.deliveries.counts(),
@@ -34,10 +40,21 @@ def status(config: Path | None, state_dir: Path | None, *, as_json: bool) -> int
     return Exit.FAILED if facts["attention"] else Exit.DONE
 
 
+def _timing(figures: Figures, *, as_json: bool) -> int:
+    facts = status_timing.timing(figures)
+    if as_json:
+        print(json.dumps(facts, indent=1))
+    else:
+        for table in status_timing.timing_tables(facts):
+            Console().print(table)
+    return Exit.DONE
+
+
 def _print(facts: dict[str, Any], console: Console) -> None:
     console.print(f"state directory  {facts['state_dir']}", highlight=False, soft_wrap=True)
     console.print(f"running          {', '.join(facts['running']) or 'nothing'}", highlight=False)
     console.print(f"free space       {facts['free_mib']} MiB", highlight=False)
+    console.print(f"queue            {status_timing.in_words(facts['backlog'])}", highlight=False, soft_wrap=True)
     console.print(_states(facts["counts"]))
     if facts["outcomes"]:
         outcomes = Table("outcome", "images", title="outcomes", title_justify="left")

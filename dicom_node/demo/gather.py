@@ -93,7 +93,7 @@ def _take(found: Gathered, path: Path, place: Place, digests: set[str], uids: se
 def _uid(path: Path) -> str | None:
     """The SOP Instance UID, None where the file is no object that can be sent."""
     try:
-        dataset, _ = read(path, pixels=False)
+        dataset, _ = read(path)
     except Unreadable:
         return None
     except OSError as fault:

@@ -5,21 +5,20 @@ Knows no ledger, no spool and no state: a caller names files and commits each an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from dicom_node.destinations.dimse import DimseDestination, echo
-from dicom_node.destinations.folder import FolderDestination
-from dicom_node.destinations.parcel import Answer, Parcel
+from dicom_node.destinations.parcel import Answer, Parcel, Sending
+from dicom_node.records import Receipt
 from dicom_node.settings import Dimse, Folder
 
-__all__ = ["Answer", "DestinationPort", "Parcel", "echo", "open_destination"]
+__all__ = ["Answer", "DestinationPort", "Parcel", "Sending", "echo", "open_destination"]
 
 
 class DestinationPort(Protocol):
     """Where parcels go."""
 
-    def send(self, parcels: Sequence[Parcel], *, beat: Callable[[], None]) -> Iterator[tuple[Parcel, Answer]]:
+    def send(self, parcels: Sequence[Parcel], *, beat: Callable[[], None]) -> Sending:
         """Send all parcels; each one's answer is yielded as soon as it is known, so that it can be committed first.
 
         Every parcel gets exactly one answer: a Receipt, or an error whose kind says what to do. `beat` is called
@@ -34,6 +33,18 @@ def open_destination(name: str, destination: Dimse | Folder, *, calling_ae: str)
 
     `calling_ae` is our title where the destination does not set its own.
     """
+    # Imported where it is needed: a receiver takes commitment reports only, and stays small without the decoders.
     if isinstance(destination, Folder):
+        from dicom_node.destinations.folder import FolderDestination
+
         return FolderDestination(name, destination)
+    from dicom_node.destinations.dimse import DimseDestination
+
     return DimseDestination(name, destination, calling_ae=calling_ae)
+
+
+def echo(destination: Dimse, *, calling_ae: str) -> Receipt:
+    """Ask a peer whether it is there (C-ECHO). Raises PeerUnreachable, PeerBusy or PeerRefused."""
+    from dicom_node.destinations import dimse
+
+    return dimse.echo(destination, calling_ae=calling_ae)

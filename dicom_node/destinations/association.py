@@ -22,7 +22,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from dicom_node.destinations.repairs import repair
-from dicom_node.errors import EvenrayError, PeerBusy, PeerRefused, PeerUnreachable
+from dicom_node.errors import Blame, EvenrayError, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_node.marks import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from dicom_node.settings import Dimse
 
@@ -35,6 +35,11 @@ BEAT_S = 2.0
 """Longest time between two beats while something is waited for."""
 SLACK_S = 5.0
 """What the library's own time-out has at most to be late by, before we end the association over its head."""
+
+SLOWEST_BYTES_S = 4096.0
+"""Whoever takes data more slowly than this counts as not there."""
+SHORTEST_PDU = 64
+"""A peer that takes no longer PDU than this would be sent every object byte by byte."""
 
 T = TypeVar("T")
 Handlers = Sequence[tuple[evt.EventType, Callable[..., Any]]]
@@ -85,6 +90,7 @@ class Link:
         self._dropped = threading.Event()
         self._association: Association | None = None
         self._socket: socket.socket | None = None
+        self._answered: list[int] = []
         self.broken = False
         """Set by the user where the peer stopped answering: nothing more is sent, the release included."""
 
@@ -143,6 +149,20 @@ class Link:
         contexts = self.association.accepted_contexts
         return [str(c.transfer_syntax[0]) for c in contexts if c.abstract_syntax == sop_class_uid and c.as_scu]
 
+    def answered(self) -> list[int]:
+        """The Message IDs of the requests that were answered since the last call; the library doesn't look at them."""
+        found, self._answered = self._answered, []
+        return found
+
+    def longest_s(self, size: int) -> float:
+        """The longest that sending so many bytes may take, however the peer stalls."""
+        return 2 * self._destination.dimse_timeout_s + SLACK_S + size / SLOWEST_BYTES_S
+
+    def _received(self, event: evt.Event) -> None:
+        request = event.message.command_set.get("MessageIDBeingRespondedTo")
+        if request is not None:
+            self._answered.append(int(request))
+
     def _open(self) -> Association:
         ae = _Entity(self._calling_ae, self._destination, self._keep_socket)
         try:
@@ -152,14 +172,24 @@ class Link:
                 contexts=self._contexts,
                 ae_title=self._destination.ae_title,
                 ext_neg=list(self._roles),
-                evt_handlers=[(evt.EVT_CONN_OPEN, self._connected), *self._handlers],
+                evt_handlers=[
+                    (evt.EVT_CONN_OPEN, self._connected),
+                    (evt.EVT_DIMSE_RECV, self._received),
+                    *self._handlers,
+                ],
             )
         except OSError as exc:
-            raise PeerUnreachable(f"{self.peer}: {exc.strerror or exc}: check host and network") from exc
+            fault = PeerUnreachable(f"{self.peer}: {exc.strerror or exc}: check host and network")
+            raise fault.about(Blame.PEER) from exc
         if self._dropped.is_set() and association.is_established:
             association.abort()
         if not association.is_established:
             raise self._not_opened(association)
+        longest = int(association.acceptor.maximum_length or 0)
+        if 0 < longest < SHORTEST_PDU:
+            association.abort()
+            words = f"{self.peer}: takes no PDU longer than {longest} bytes: correct its maximum length"
+            raise PeerRefused(words).about(Blame.PEER)
         repair(association)
         return association
 
@@ -175,12 +205,13 @@ class Link:
         # A peer that rejects and closes at once can outrun the library, which then leaves its answer in the queue.
         answer = association.acceptor.primitive or association.dul.receive_pdu(wait=False)
         if isinstance(answer, A_ASSOCIATE) and answer.result in (PERMANENT, TRANSIENT):
-            return _rejection(self.peer, answer)
+            return _rejection(self.peer, answer).about(Blame.PEER)
         if association.rejected_contexts and not association.accepted_contexts:
             unknown = {c.abstract_syntax for c in association.rejected_contexts if c.result == NO_SUCH_ABSTRACT_SYNTAX}
             what = "SOP classes" if unknown else "transfer syntaxes"
             return PeerRefused(f"{self.peer}: takes none of the proposed {what}: {_names(association)}")
-        return PeerUnreachable(f"{self.peer}: no association (no connection, no answer in time, or an abort)")
+        silent = PeerUnreachable(f"{self.peer}: no association (no connection, no answer in time, or an abort)")
+        return silent.about(Blame.PEER)
 
     def _drop(self) -> None:
         """End whatever is left, whatever its state, without waiting for the peer."""

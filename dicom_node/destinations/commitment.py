@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ SYNTAXES = [str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)]
 # Source: PS3.7 10.1.4.1.10, annex C: these pass; any other failure is about us or the request.
 PASSING = {0x0110: "processing failure", 0x0210: "duplicate invocation", 0x0213: "resource limitation"}
 UID = re.compile(r"[0-9.]{1,64}")
+AT_LEAST_S, LOOK_S = 0.5, 0.1
+"""A peer that can report on this association only gets this long, whatever else is to be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,16 @@ def request_commitment(
     references: Sequence[tuple[str, str]],
     on_report: Callable[[CommitReport], None],
     wait_s: float,
+    begin: Callable[[], None] = lambda: None,
+    leave: Callable[[], bool] = lambda: False,
     beat: Callable[[], None] = lambda: None,
 ) -> None:
     """Ask for commitment of `references`, (SOP Class UID, SOP Instance UID) each. Source: PS3.4 J.3.2.
 
-    The association stays open for `wait_s` for a report on it; a report may also come later, on an association that
-    the peer opens. `on_report` is called in another thread. Nothing is returned: only a report commits anything.
-    Raises PeerUnreachable, PeerBusy or PeerRefused.
+    `begin` is called once the association is open, before anything is asked. The association stays open for `wait_s`
+    for a report on it, or until `leave` says, after a short while, that there is something better to do; a report may
+    also come later, on an association that the peer opens. `on_report` is called in another thread. Nothing is
+    returned: only a report commits anything. Raises PeerUnreachable, PeerBusy or PeerRefused.
     """
     reports = _Reports(on_report, transaction_uid)
     link = Link(
@@ -78,6 +84,7 @@ def request_commitment(
     )
     with link:
         request = _request(transaction_uid, references)
+        begin()
         # A peer that aborts here, or has aborted already, makes the library raise or answer nothing.
         try:
             response, _ = link.call(
@@ -90,7 +97,7 @@ def request_commitment(
         if status != EventStatus.SUCCESS:
             link.broken = status is None
             raise _refusal(link.peer, status)
-        link.call(lambda: reports.wait(wait_s))
+        link.call(lambda: reports.wait(wait_s, leave))
         link.broken = not reports.settled()
 
 
@@ -163,8 +170,13 @@ class _Reports:
         if report.transaction_uid == self._transaction_uid:
             self._arrived.set()
 
-    def wait(self, wait_s: float) -> None:
-        self._arrived.wait(wait_s)
+    def wait(self, wait_s: float, leave: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + wait_s
+        if self._arrived.wait(min(wait_s, AT_LEAST_S)):
+            return
+        while time.monotonic() < deadline and not leave():
+            if self._arrived.wait(max(0.0, min(LOOK_S, deadline - time.monotonic()))):
+                return
 
     def settled(self) -> bool:
         """Whether every report has been answered: releasing before that loses the answer, or never ends."""

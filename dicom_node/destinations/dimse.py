@@ -15,16 +15,17 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicom_node.destinations.association import Link
-from dicom_node.destinations.parcel import Answer, Parcel
+from dicom_node.destinations.parcel import Answer, Parcel, Sending, damage
 from dicom_node.destinations.transcode import transcode
-from dicom_node.errors import EvenrayError, PeerBusy, PeerRefused, PeerUnreachable, SpoolDamaged, Unreadable
+from dicom_node.errors import Blame, EvenrayError, PeerBusy, PeerRefused, PeerUnreachable, SpoolDamaged, Unreadable
 from dicom_node.records import Receipt
 from dicom_node.settings import Dimse
-from dicom_node.status import Next, StoreStatus, after_store
+from dicom_node.status import Next, StoreStatus, after_store, no_room
 
 MAX_CONTEXTS = 128
 """Presentation context IDs are the odd numbers from 1 to 255. Source: PS3.8 9.3.2.2."""
@@ -48,7 +49,7 @@ class DimseDestination:
         self._destination = destination
         self._calling_ae = calling_ae
 
-    def send(self, parcels: Sequence[Parcel], *, beat: Callable[[], None]) -> Iterator[tuple[Parcel, Answer]]:
+    def send(self, parcels: Sequence[Parcel], *, beat: Callable[[], None]) -> Sending:
         """Send over one association, or more where 128 contexts don't suffice. Source: PS3.4 B, PS3.7 9.1.1.
 
         Answers are a Receipt, SpoolDamaged (the file is missing, no Part 10 file, or another object), PeerRefused,
@@ -65,7 +66,7 @@ class DimseDestination:
         for group in _groups(items):
             yield from self._send_group(group, beat)
 
-    def _send_group(self, items: list[_Item], beat: Callable[[], None]) -> Iterator[tuple[Parcel, Answer]]:
+    def _send_group(self, items: list[_Item], beat: Callable[[], None]) -> Sending:
         waiting = deque(items)
         broken: EvenrayError | None = None
         while waiting:
@@ -75,7 +76,7 @@ class DimseDestination:
                 with link:
                     while waiting and link.alive and not link.broken:
                         item = waiting[0]
-                        answer = _store(link, item.parcel, item.syntax, answered + 1)
+                        answer = _damaged(link, item.parcel) or _store(link, item.parcel, item.syntax, answered + 1)
                         link.broken = isinstance(answer, PeerUnreachable)
                         answered += not link.broken
                         yield waiting.popleft().parcel, answer
@@ -85,7 +86,7 @@ class DimseDestination:
             if not answered and broken:
                 yield from ((item.parcel, broken) for item in waiting)
                 return
-            broken = PeerUnreachable(f"{link.peer}: the association broke twice without an answer")
+            broken = PeerUnreachable(f"{link.peer}: the association broke twice without an answer").about(Blame.PEER)
 
 
 def echo(destination: Dimse, *, calling_ae: str) -> Receipt:
@@ -145,6 +146,16 @@ def _contexts(items: Sequence[_Item]) -> list[PresentationContext]:
     return contexts
 
 
+def _damaged(link: Link, parcel: Parcel) -> SpoolDamaged | None:
+    """Looked at right before it is sent: the same bytes are read again at once, from memory then."""
+    if parcel.digest is None:
+        return None
+    try:
+        return link.call(lambda: damage(parcel, split_dataset(parcel.path)[1]))
+    except OSError as exc:
+        return SpoolDamaged(f"{parcel.path}: can't be read ({exc.strerror})")
+
+
 def _store(link: Link, parcel: Parcel, syntax: str, message_id: int) -> Answer:
     """Send one object in its own transfer syntax if the peer takes it, else in an uncompressed one."""
     accepted = link.accepted(parcel.sop_class_uid)
@@ -166,18 +177,26 @@ def _store(link: Link, parcel: Parcel, syntax: str, message_id: int) -> Answer:
 
 
 def _request(link: Link, path: Path, message_id: int, remark: str) -> Answer:
+    # Message IDs are 16 bits and must differ only among requests under way. Source: PS3.7 9.1.1.1.1.
+    message_id %= 0x10000
     try:
-        # Message IDs are 16 bits and must differ only among requests under way. Source: PS3.7 9.1.1.1.1.
-        response = link.call(lambda: link.association.send_c_store(path, message_id % 0x10000))
+        limit_s = link.longest_s(path.stat().st_size)
+        response = link.call(lambda: link.association.send_c_store(path, message_id), limit_s=limit_s)
     except (RuntimeError, ConnectionError):
         response = Dataset()
     except OSError as exc:
         return SpoolDamaged(f"{path}: can't be read ({exc.strerror})")
     status = response.get("Status")
+    if status is not None and link.answered() != [message_id]:
+        # An answer that comes late or twice would count for the object behind it. Source: PS3.7 9.1.1.1.2.
+        return PeerUnreachable(f"{link.peer}: answered another request than the one under way")
     step, words = after_store(None if status is None else int(status))
     if step is Next.DONE:
         return Receipt(accepted=True, status=status, detail=words + remark)
     if status is None:
         return PeerUnreachable(f"{link.peer}: {words} to C-STORE (time-out or abort)")
     sentence = f"{link.peer}: answered C-STORE with 0x{status:04X}, {words}{remark}"
-    return PeerBusy(sentence) if step is Next.RETRY else PeerRefused(sentence)
+    if step is Next.RETRY:
+        # What lacks room for this object may lack it for any.
+        return PeerBusy(sentence).about(Blame.EITHER if no_room(int(status)) else Blame.OBJECT)
+    return PeerRefused(sentence)

@@ -8,20 +8,22 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
+from pynetdicom.dsutils import split_dataset
 
-from dicom_node.destinations.parcel import Answer, Parcel
+from dicom_node.destinations.parcel import Answer, Parcel, Sending, damage
 from dicom_node.durable import fsync
-from dicom_node.errors import EvenrayError, PeerBusy, PeerRefused, PeerUnreachable, SpoolDamaged
+from dicom_node.errors import Blame, EvenrayError, PeerBusy, PeerRefused, PeerUnreachable, SpoolDamaged
 from dicom_node.records import Receipt
 from dicom_node.settings import Folder
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 STUDY_UNKNOWN = "no-study-uid"
 UID_CHARACTERS = re.compile(r"[0-9.]{1,64}")
 
@@ -33,11 +35,11 @@ class FolderDestination:
         self.name = name
         self._root = destination.path
 
-    def send(self, parcels: Sequence[Parcel], *, beat: Callable[[], None]) -> Iterator[tuple[Parcel, Answer]]:
+    def send(self, parcels: Sequence[Parcel], *, beat: Callable[[], None]) -> Sending:
         """Copy each file durably; one that is there with the same bytes is accepted again.
 
-        Answers are a Receipt, SpoolDamaged (the file can't be read), PeerBusy (no room), PeerRefused (another
-        object under this name, or not allowed to write) or PeerUnreachable (any other fault of the disk).
+        Answers are a Receipt, SpoolDamaged (the file can't be read or has other bytes), PeerBusy (no room, or no right
+        to write now), PeerRefused (another object under this name) or PeerUnreachable (any other fault of the disk).
         """
         for parcel in parcels:
             beat()
@@ -48,10 +50,13 @@ class FolderDestination:
             return PeerRefused(f"{self.name}: {parcel.sop_instance_uid!r} is no UID and can't name a file")
         try:
             study = _study(parcel.path)
+            damaged = damage(parcel, split_dataset(parcel.path)[1]) if parcel.digest else None
         except OSError as exc:
             return SpoolDamaged(f"{parcel.sop_instance_uid}: its file can't be read ({exc.strerror}): {parcel.path}")
         except (InvalidDicomError, ValueError, AttributeError, LookupError, NotImplementedError, EOFError):
             return SpoolDamaged(f"{parcel.sop_instance_uid}: no DICOM file any more: {parcel.path}")
+        if damaged:
+            return damaged
         target = self._root / study / f"{parcel.sop_instance_uid}.dcm"
         try:
             return self._write(parcel.path, target)
@@ -64,6 +69,9 @@ class FolderDestination:
                 return Receipt(accepted=True, status=None, detail=f"already there: {target}")
             return PeerRefused(f"{self.name}: another object is there: {target}")
         _make(target.parent)
+        for left in target.parent.glob(f".{target.name}.*.part"):
+            # Of a process that was killed here; one that still writes finds its file gone, and tries again.
+            left.unlink(missing_ok=True)
         partial = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
             with source.open("rb") as read, partial.open("wb") as write:
@@ -78,11 +86,16 @@ class FolderDestination:
 
     def _fault(self, exc: OSError, target: Path) -> EvenrayError:
         reason = exc.strerror or str(exc)
+        if exc.errno in IN_THE_WAY:
+            return PeerRefused(f"{self.name}: {target.parent} can't be written ({reason}): see what is in its place")
+        fault: EvenrayError
         if exc.errno in NO_ROOM:
-            return PeerBusy(f"{self.name}: no room for {target.name} ({reason}): make room in {self._root}")
-        if exc.errno in FORBIDDEN:
-            return PeerRefused(f"{self.name}: {target.parent} can't be written ({reason}): check the folder's owner")
-        return PeerUnreachable(f"{self.name}: {target} could not be written ({reason})")
+            fault = PeerBusy(f"{self.name}: no room for {target.name} ({reason}): make room in {self._root}")
+        elif exc.errno in FORBIDDEN:
+            fault = PeerBusy(f"{self.name}: {target.parent} can't be written ({reason}): check its owner and rights")
+        else:
+            fault = PeerUnreachable(f"{self.name}: {target} could not be written ({reason})")
+        return fault.about(Blame.EITHER)
 
 
 def _study(path: Path) -> str:

@@ -7,30 +7,43 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dicom_node.ledger.associations import Opened, add_associations
 from dicom_node.ledger.batches import Batches
 from dicom_node.ledger.deliveries import Deliveries, NewObject
+from dicom_node.ledger.figures import Figures, Timing
 from dicom_node.ledger.instances import Admission, Instances
+from dicom_node.ledger.migrations import STEPS
 from dicom_node.ledger.rows import BatchRow, DeliveryRow, InstanceRow, ObjectRow
-from dicom_node.ledger.store import SCHEMA_VERSION, Store
+from dicom_node.ledger.schema import OUTCOME, SCHEMA_VERSION
+from dicom_node.ledger.store import Store
+from dicom_node.ledger.sweeping import DAY_S, DEADLY, sweep
+from dicom_node.ledger.upkeep import BORN, UNCLAIMED, Leaving, Spooled, Upkeep, copy_ledger, files_in
 from dicom_node.records import ResultKind
 from dicom_node.states import Batch, Delivery, Instance
 
 __all__ = [
+    "BORN",
+    "DEADLY",
+    "UNCLAIMED",
     "Admission",
     "BatchRow",
     "Batches",
     "DeliveryRow",
+    "Figures",
     "InstanceRow",
     "Instances",
+    "Leaving",
     "Ledger",
     "NewObject",
     "ObjectRow",
+    "Opened",
+    "Spooled",
+    "Timing",
+    "Upkeep",
+    "copy_ledger",
     "faults_in",
+    "files_in",
 ]
-
-
-DEADLY = 5
-"""So many processes that died over one thing are no accident any more."""
 
 
 def _object(row: sqlite3.Row) -> ObjectRow:
@@ -45,19 +58,18 @@ class Ledger:
         self.instances = Instances(self._store)
         self.batches = Batches(self._store)
         self.deliveries = Deliveries(self._store)
+        self.upkeep = Upkeep(self._store)
+        self.figures = Figures(self._store)
 
     def close(self) -> None:
         self._store.close()
 
     def association_opened(self, ref: str, listener: str, calling_ae: str, called_ae: str, *, now: float) -> None:
-        with self._store.write() as db:
-            db.execute(
-                "INSERT INTO association (id, listener, calling_ae, called_ae, opened_at) VALUES (?, ?, ?, ?, ?)",
-                (ref, listener, calling_ae, called_ae, now),
-            )
+        with self._store.write("association.open") as db:
+            add_associations(db, [Opened(ref, listener, calling_ae, called_ae, now)])
 
     def association_ended(self, ref: str, how: str, *, now: float) -> None:
-        with self._store.write() as db:
+        with self._store.write("association.end") as db:
             query = "UPDATE association SET ended_at = ?, how = ? WHERE id = ? AND ended_at IS NULL"
             db.execute(query, (now, how, ref))
 
@@ -65,33 +77,23 @@ class Ledger:
         """Prolong every claim of one fence; False when it was lost."""
         return self._store.renew(table, fence, lease_until)
 
-    def sweep(self, alive: Callable[[str], bool], *, now: float) -> int:
+    def sweep(self, alive: Callable[[str], bool], *, longest_s: float = DAY_S, now: float) -> int:
         """Give back what a lost process held: leases that ran out, and those whose owner is known to be dead.
 
         What several processes died over is parked instead: it may be what kills them. Associations of a dead
-        listener are ended. Returns how many rows were freed.
+        listener are ended, and so are waits longer than `longest_s`, which a clock that was ahead has set. Returns how
+        many rows were freed.
         """
-        freed = 0
-        with self._store.write() as db:
-            for state in (Instance.READING, Instance.CLAIMED, Batch.REPORTING, Delivery.SENDING):
-                table = type(state).__name__.lower()
-                query = f"SELECT id, owner, lease_until, deaths FROM {table} WHERE state = ?"
-                for row in db.execute(query, (state.value,)).fetchall():
-                    if row["lease_until"] > now and alive(row["owner"]):
-                        continue
-                    deaths = row["deaths"] + int(not alive(row["owner"]))
-                    step = "park" if deaths >= DEADLY else "release"
-                    why = "its process is gone" if deaths > row["deaths"] else "the lease ran out"
-                    why += f" ({deaths} times, so it may be the cause)" if step == "park" else ""
-                    ended: dict[str, Any] = {"owner": None, "lease_until": None, "deaths": deaths, "note": why}
-                    self._store.step(db, row["id"], state, step, now=now, detail=why, columns=ended)
-                    freed += 1
-            lost = db.execute("SELECT DISTINCT listener FROM association WHERE ended_at IS NULL").fetchall()
-            for row in lost:
-                if not alive(row["listener"]):
-                    query = "UPDATE association SET ended_at = ?, how = 'lost' WHERE ended_at IS NULL AND listener = ?"
-                    freed += db.execute(query, (now, row["listener"])).rowcount
+        freed = sweep(self._store, alive, self.deliveries.destinations, longest_s=longest_s, now=now)
+        self._store.checkpoint()
         return freed
+
+    def checkpoint(self) -> None:
+        """Move what was committed from the log into the file. For whoever has time: the receivers then never have to.
+
+        Cheap when there is nothing to move.
+        """
+        self._store.checkpoint()
 
     def objects_of(self, instance: int) -> list[ObjectRow]:
         """What was recorded of one instance: the original that is forwarded, and the results made from it."""
@@ -107,10 +109,20 @@ class Ledger:
         """Whether a row refers to this spooled file."""
         return bool(self._store.read("SELECT 1 FROM object WHERE path = ?", path))
 
-    def known_paths(self) -> set[str]:
-        """Every spooled file that a row refers to."""
-        found = self._store.read("SELECT path FROM instance WHERE state <> 'duplicate' UNION SELECT path FROM object")
+    def paths_in(self, folder: str) -> set[str]:
+        """Every file of one folder of the spool ("results/07/") that a row says is there."""
+        # All that begins with the folder's name: "0" comes after "/".
+        found = self._store.read(
+            "SELECT path FROM instance WHERE path > ?1 AND path < ?2 AND state NOT IN ('duplicate', 'expired')"
+            " UNION ALL SELECT path FROM object WHERE path > ?1 AND path < ?2 AND state = 'kept'",
+            folder,
+            folder.removesuffix("/") + "0",
+        )
         return {row["path"] for row in found}
+
+    def known_paths(self) -> set[str]:
+        """Every spooled file that a row says is there; for tests, since there may be very many."""
+        return self.paths_in("originals/") | self.paths_in("results/")
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many instances, batches and deliveries are in each state."""
@@ -125,8 +137,7 @@ class Ledger:
     def outcomes(self) -> dict[str, int]:
         """How many instances ended in each outcome."""
         rows = self._store.read(
-            "SELECT json_extract(decision, '$.outcome') AS outcome, count(*) AS n FROM instance"
-            " WHERE decision IS NOT NULL GROUP BY outcome ORDER BY outcome"
+            f"SELECT {OUTCOME} AS outcome, count(*) AS n FROM instance WHERE decision IS NOT NULL GROUP BY {OUTCOME}"
         )
         return {row["outcome"]: int(row["n"]) for row in rows}
 
@@ -139,7 +150,7 @@ class Ledger:
             " UNION ALL SELECT 'delivery', d.id, d.state, o.sop_instance_uid, d.destination || ': ' || d.note,"
             " d.attempts FROM delivery d JOIN object o ON o.id = d.object WHERE d.state = 'parked' ORDER BY 1, 2"
         )
-        return [dict(row) for row in rows]
+        return [*(dict(row) for row in rows), *self.upkeep.attention()]
 
     def history(self, what: str, ref: int) -> list[dict[str, Any]]:
         """Every step that one row has taken, oldest first."""
@@ -158,6 +169,6 @@ def faults_in(path: Path) -> list[str]:
             db.close()
     except sqlite3.Error as fault:
         return [str(fault)]
-    return found or (
-        [] if version == SCHEMA_VERSION else [f"of version {version}, this program knows {SCHEMA_VERSION}"]
-    )
+    # An older one is brought up to date when the node starts.
+    known = version == SCHEMA_VERSION or version in STEPS
+    return found or ([] if known else [f"of version {version}, this program knows {SCHEMA_VERSION}"])

@@ -9,7 +9,16 @@ from dicom_node.assembly import Snapshot
 from dicom_node.ledger.deliveries import NewObject, add_objects
 from dicom_node.ledger.rows import BatchRow
 from dicom_node.ledger.store import Store
+from dicom_node.settings import Assembly
 from dicom_node.states import Batch, Instance
+
+AT_ONCE = 100
+"""Batches of one kind that one look takes."""
+
+_READY = (
+    "SELECT b.id, EXISTS (SELECT 1 FROM instance i WHERE i.batch = b.id AND i.state = 'decided') AS filled FROM batch b"
+    " WHERE b.state = 'closed' AND b.undecided = 0 AND b.next_try <= ? ORDER BY b.next_try, b.id LIMIT 1"
+)
 
 
 class Batches:
@@ -19,17 +28,44 @@ class Batches:
         self._store = store
 
     def open(self) -> list[tuple[BatchRow, Snapshot]]:
-        """Every open batch with what the decision about it needs."""
-        unread = self._store.read("SELECT min(received_at) AS at FROM instance WHERE state IN ('received', 'reading')")[
-            0
-        ]["at"]
+        """Every open batch with what the decision about it needs; for reports and tests, not for the loops."""
+        return self._snapshots("b.state = 'open' ORDER BY b.id")
+
+    def to_decide(self, *, now: float, rules: Assembly, limit: int = AT_ONCE) -> list[tuple[BatchRow, Snapshot]]:
+        """The open batches about which the decision may be other than to wait, up to `limit` of each kind.
+
+        Kinds: quiet for the longest time that may be asked for; quiet for the shortest; open for too long; received
+        later than now, by a clock that was ahead. While an instance is unread, only what became quiet before it
+        arrived can be complete.
+        """
+        unread = self._unread()
+        until = now if unread is None or unread > now else unread
+        quiet, short, cap = until - rules.quiet_s, until - rules.quiet_after_release_s, until - rules.cap_s
+        last, first = "b.state = 'open' AND b.last_at", "b.state = 'open' AND b.first_at"
+        found: dict[int, tuple[BatchRow, Snapshot]] = {}
+        for where, values in (
+            (f"{last} <= ? ORDER BY b.last_at LIMIT ?", (quiet,)),
+            (f"{last} > ? AND b.last_at <= ? ORDER BY b.last_at LIMIT ?", (quiet, short)),
+            (f"{first} <= ? ORDER BY b.first_at LIMIT ?", (cap,)),
+            (f"{last} > ? ORDER BY b.last_at LIMIT ?", (now,)),
+        ):
+            found |= {row.id: (row, shot) for row, shot in self._snapshots(where, *values, limit, unread=unread)}
+        return list(found.values())
+
+    def _unread(self) -> float | None:
+        query = "SELECT min(received_at) AS at FROM instance WHERE state IN ('received', 'reading')"
+        at = self._store.read(query)[0]["at"]
+        return None if at is None else float(at)
+
+    def _snapshots(self, where: str, *values: float, unread: float | None = None) -> list[tuple[BatchRow, Snapshot]]:
+        since = self._unread() if unread is None else unread
         found = self._store.read(
             "SELECT b.*, (SELECT CASE WHEN count(*) FILTER (WHERE a.ended_at IS NULL) > 0 THEN NULL"
             " ELSE max(a.ended_at) END FROM association a WHERE a.id IN"
-            " (SELECT i.association FROM instance i WHERE i.batch = b.id)) AS released_at"
-            " FROM batch b WHERE b.state = 'open' ORDER BY b.id"
+            f" (SELECT i.association FROM instance i WHERE i.batch = b.id)) AS released_at FROM batch b WHERE {where}",
+            *values,
         )
-        return [(_row(b), Snapshot(b["first_at"], b["last_at"], b["released_at"], unread)) for b in found]
+        return [(_row(b), Snapshot(b["first_at"], b["last_at"], b["released_at"], since)) for b in found]
 
     def close(self, row: BatchRow, reason: str, *, now: float) -> None:
         with self._store.write() as db:
@@ -37,13 +73,11 @@ class Batches:
 
     def claim(self, owner: str, *, now: float, lease_s: float) -> BatchRow | None:
         """Take a closed batch whose every instance is decided or set aside; a batch left empty becomes void."""
+        # Looking needs no turn among the writers, and an idle worker looks often.
+        if not self._store.read(_READY, now):
+            return None
         with self._store.write() as db:
-            found = db.execute(
-                "SELECT b.id, EXISTS (SELECT 1 FROM instance i WHERE i.batch = b.id AND i.state = 'decided') AS filled"
-                " FROM batch b WHERE b.state = 'closed' AND b.next_try <= ? AND NOT EXISTS (SELECT 1 FROM instance i"
-                " WHERE i.batch = b.id AND i.state IN ('waiting', 'claimed')) ORDER BY b.id LIMIT 1",
-                (now,),
-            ).fetchone()
+            found = db.execute(_READY, (now,)).fetchone()
             if found is None:
                 return None
             if not found["filled"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,12 @@ from dicom_node.records import ResultKind
 from dicom_node.retry import GiveUp, TryAt
 from dicom_node.states import Delivery
 
+_DOWN = "down "
+"""What the names of marks about destinations begin with."""
 _JOINED = (
-    "SELECT d.*, o.kind, o.sop_class_uid, o.sop_instance_uid, o.path FROM delivery d JOIN object o ON o.id = d.object"
+    "SELECT d.*, o.kind, o.sop_class_uid, o.sop_instance_uid, o.path, coalesce(o.digest, i.digest) AS digest"
+    " FROM delivery d JOIN object o ON o.id = d.object"
+    " LEFT JOIN instance i ON i.id = o.instance AND o.kind = 'original'"
 )
 
 
@@ -26,6 +31,8 @@ class NewObject:
     sop_instance_uid: str
     path: str
     destinations: Sequence[str]
+    digest: str | None = None
+    """SHA-256 of its data set; None of an original, where it is with its instance."""
 
 
 def add_objects(
@@ -40,9 +47,9 @@ def add_objects(
     """Record objects and their pending deliveries inside a running transaction. A repeat adds nothing."""
     for new in objects:
         db.execute(
-            "INSERT INTO object (kind, sop_class_uid, sop_instance_uid, path, instance, batch, made_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO NOTHING",
-            (new.kind.value, new.sop_class_uid, new.sop_instance_uid, new.path, instance, batch, now),
+            "INSERT INTO object (kind, sop_class_uid, sop_instance_uid, path, instance, batch, made_at, digest)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO NOTHING",
+            (new.kind.value, new.sop_class_uid, new.sop_instance_uid, new.path, instance, batch, now, new.digest),
         )
         ref = db.execute("SELECT id FROM object WHERE path = ?", (new.path,)).fetchone()["id"]
         for destination in dict.fromkeys(new.destinations):
@@ -65,12 +72,16 @@ class Deliveries:
     def claim(self, destination: str, owner: str, *, now: float, lease_s: float, limit: int) -> list[DeliveryRow]:
         """Take up to `limit` deliveries of one destination that are due, under one fence.
 
-        What a sender died over before is taken alone, so that it takes nothing else with it if it kills again.
+        What waits for a second try comes after what was never tried. What a sender died over before is taken alone, so
+        that it takes nothing else with it if it kills again.
         """
+        if not self.due(destination, now=now):
+            # Looking costs no write lock, and a sender looks often.
+            return []
         with self._store.write() as db:
             due = db.execute(
                 "SELECT id, deaths FROM delivery WHERE state = 'pending' AND destination = ? AND next_try <= ?"
-                " ORDER BY id LIMIT ?",
+                " ORDER BY next_try, id LIMIT ?",
                 (destination, now, limit),
             ).fetchall()
             risky = next((n for n, found in enumerate(due) if found["deaths"]), len(due))
@@ -79,7 +90,15 @@ class Deliveries:
             for found in due:
                 columns = {"owner": owner, "lease_until": now + lease_s, "fence": fence}
                 self._store.step(db, found["id"], Delivery.PENDING, "claim", now=now, detail=owner, columns=columns)
-        return self._rows("d.fence = ? AND d.state = 'sending' ORDER BY d.id", fence) if due else []
+        if not due:
+            return []
+        held = {row.id: row for row in self._rows("d.fence = ? AND d.owner IS NOT NULL AND d.state = 'sending'", fence)}
+        return [held[found["id"]] for found in due]
+
+    def due(self, destination: str, *, now: float) -> bool:
+        """Whether anything is to be sent now."""
+        query = "SELECT 1 FROM delivery WHERE state = 'pending' AND destination = ? AND next_try <= ? LIMIT 1"
+        return bool(self._store.read(query, destination, now))
 
     def stored(self, row: DeliveryRow, status: int | None, detail: str, *, commitment: bool, now: float) -> None:
         """The destination has accepted the object; with `commitment` it is still to confirm that it keeps it.
@@ -89,9 +108,15 @@ class Deliveries:
         step = "store" if commitment else "deliver"
         self._end_claim(row, step, detail, now=now, status=status, attempts=0, next_try=0)
 
-    def release(self, row: DeliveryRow, reason: str, *, next_try: float, failed: bool = True, now: float) -> None:
-        """Give a claim back to be tried again; `failed` False when this object was not even tried."""
-        self._end_claim(row, "release", reason, now=now, next_try=next_try, attempts=row.attempts + int(failed))
+    def release(
+        self, row: DeliveryRow, reason: str, *, next_try: float | None, failed: bool = True, now: float
+    ) -> None:
+        """Give a claim back to be tried again; `failed` False when it does not count against this object.
+
+        `next_try` None: as due as it was.
+        """
+        columns = {} if next_try is None else {"next_try": next_try}
+        self._end_claim(row, "release", reason, now=now, attempts=row.attempts + int(failed), **columns)
 
     def park(self, row: DeliveryRow, reason: str, *, now: float) -> None:
         if row.state is Delivery.SENDING:
@@ -110,27 +135,38 @@ class Deliveries:
         with self._store.write() as db:
             self._store.step(db, row.id, row.state, "deliver", now=now, detail=reason, columns={"note": reason})
 
-    def unconfirmed(self, destination: str) -> list[DeliveryRow]:
+    def unconfirmed(self, destination: str, *, limit: int) -> list[DeliveryRow]:
         """What the destination has accepted and not confirmed."""
-        return self._rows("d.state IN ('stored', 'awaiting') AND d.destination = ? ORDER BY d.id", destination)
+        return self._rows("d.state IN ('stored', 'awaiting') AND d.destination = ? LIMIT ?", destination, limit)
 
     def to_ask(self, destination: str, *, now: float, limit: int) -> list[DeliveryRow]:
         """Deliveries that the destination has accepted and whose commitment is to be asked for now."""
-        where = "d.state = 'stored' AND d.destination = ? AND d.next_try <= ? ORDER BY d.id LIMIT ?"
+        where = "d.state = 'stored' AND d.destination = ? AND d.next_try <= ? ORDER BY d.next_try, d.id LIMIT ?"
         return self._rows(where, destination, now, limit)
 
-    def asked(self, rows: Sequence[DeliveryRow], transaction_uid: str, *, now: float) -> None:
-        """Note the transaction before it goes out, so that even a report that beats the answer finds it."""
+    def asked(
+        self,
+        rows: Sequence[DeliveryRow],
+        transaction_uid: str,
+        *,
+        now: float,
+        wait: Callable[[int], float] = lambda _asked: 0.0,
+    ) -> None:
+        """Note the transaction before it goes out, so that even a report that beats the answer finds it.
+
+        `wait(n)`: how long the report of the `n`-th request is waited for.
+        """
         with self._store.write() as db:
             for row in rows:
-                columns = {"transaction_uid": transaction_uid, "asked_at": now, "asked": row.asked + 1}
+                columns: dict[str, object] = {"transaction_uid": transaction_uid, "asked_at": now}
+                columns |= {"asked": row.asked + 1, "next_try": now + wait(row.asked + 1)}
                 self._store.step(db, row.id, Delivery.STORED, "ask", now=now, detail=transaction_uid, columns=columns)
                 db.execute("INSERT INTO commitment VALUES (?, ?)", (transaction_uid, row.id))
 
-    def overdue(self, destination: str, *, asked_before: float) -> list[DeliveryRow]:
-        """Deliveries whose commitment was asked for before this time and that have no report."""
-        where = "d.state = 'awaiting' AND d.destination = ? AND d.asked_at <= ? ORDER BY d.id"
-        return self._rows(where, destination, asked_before)
+    def overdue(self, destination: str, *, now: float, limit: int) -> list[DeliveryRow]:
+        """Deliveries whose commitment was asked for and whose report should have come by now."""
+        where = "d.state = 'awaiting' AND d.destination = ? AND d.next_try <= ? ORDER BY d.next_try, d.id LIMIT ?"
+        return self._rows(where, destination, now, limit)
 
     def ask_again(self, row: DeliveryRow, reason: str, *, next_try: float, now: float) -> None:
         with self._store.write() as db:
@@ -185,22 +221,48 @@ class Deliveries:
 
     def destinations(self) -> list[str]:
         """Every destination that still has something to do, configured or not."""
-        found = self._store.read(
-            "SELECT DISTINCT destination FROM delivery WHERE state IN ('pending', 'sending', 'stored', 'awaiting')"
-        )
-        return [row["destination"] for row in found]
+        # From name to name along the index: a DISTINCT would read every row.
+        step = "SELECT min(destination) FROM delivery WHERE state = ? AND destination > at"
+        query = f"WITH RECURSIVE name (at) AS (VALUES ('') UNION ALL SELECT ({step}) FROM name WHERE at IS NOT NULL)"
+        names: set[str] = set()
+        for state in (Delivery.PENDING, Delivery.SENDING, Delivery.STORED, Delivery.AWAITING):
+            found = self._store.read(f"{query} SELECT at FROM name WHERE at > ''", state.value)
+            names |= {row["at"] for row in found}
+        return sorted(names)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many objects are in each state, by destination."""
-        rows = self._store.read("SELECT destination, state, count(*) AS n FROM delivery GROUP BY 1, 2 ORDER BY 1, 2")
+        # In the order of the index, which counts without sorting.
+        rows = self._store.read("SELECT state, destination, count(*) AS n FROM delivery GROUP BY state, destination")
         result: dict[str, dict[str, int]] = {}
-        for row in rows:
+        for row in sorted(rows, key=lambda row: (row["destination"], row["state"])):
             result.setdefault(row["destination"], {})[row["state"]] = int(row["n"])
         return result
 
-    def unfinished(self, destination: str) -> list[DeliveryRow]:
-        where = "d.destination = ? AND d.state IN ('pending', 'stored', 'awaiting') ORDER BY d.id"
-        return self._rows(where, destination)
+    def unfinished(self, destination: str, *, limit: int = 1000) -> list[DeliveryRow]:
+        where = "d.destination = ? AND d.state IN ('pending', 'stored', 'awaiting') LIMIT ?"
+        return self._rows(where, destination, limit)
+
+    def waited(self, destination: str, *, made_before: float, limit: int) -> list[DeliveryRow]:
+        """What was made before this time and is still to be sent, or to be asked for."""
+        where = "d.destination = ? AND d.state IN ('pending', 'stored') AND o.made_at <= ? LIMIT ?"
+        return self._rows(where, destination, made_before, limit)
+
+    def down(self, destination: str, since: float, reason: str) -> None:
+        """Note that a destination takes nothing, for whoever asks and for after a restart."""
+        with self._store.write("delivery.outage") as db:
+            value = json.dumps({"since": since, "reason": reason})
+            db.execute("INSERT OR REPLACE INTO mark (name, value) VALUES (?, ?)", (_DOWN + destination, value))
+
+    def up(self, destination: str) -> None:
+        with self._store.write("delivery.outage") as db:
+            db.execute("DELETE FROM mark WHERE name = ?", (_DOWN + destination,))
+
+    def all_down(self) -> dict[str, tuple[float, str]]:
+        """The destinations that take nothing: since when (seconds since the epoch), and why."""
+        found = self._store.read("SELECT name, value FROM mark WHERE name >= ? AND name < ?", _DOWN, _DOWN + "~")
+        values = {row["name"].removeprefix(_DOWN): json.loads(row["value"]) for row in found}
+        return {name: (float(value["since"]), str(value["reason"])) for name, value in values.items()}
 
     def retry(self, ref: int, *, now: float) -> bool:
         rows = self._rows("d.id = ?", ref)
@@ -238,4 +300,5 @@ def _row(found: sqlite3.Row) -> DeliveryRow:
         attempts=found["attempts"],
         asked=found["asked"],
         fence=found["fence"],
+        digest=found["digest"],
     )

@@ -5,15 +5,39 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
+from dicom_node.ledger.associations import Opened, add_associations
 from dicom_node.ledger.deliveries import NewObject, add_objects
 from dicom_node.ledger.rows import InstanceRow, decision_from_json, decision_to_json, header_from_json, header_to_json
+from dicom_node.ledger.schema import HOLDS
 from dicom_node.ledger.store import Store
 from dicom_node.records import Arrival, Decision, Header, ResultKind
 from dicom_node.states import Batch, Instance
 
-_HOLDS = "digest IS NOT NULL AND state IN ('waiting', 'claimed', 'decided', 'reported', 'parked', 'conflict', 'own')"
-"""An instance that was looked at and holds its own bytes: what a repetition is compared with."""
+_ARRIVED_FIELDS = (
+    "sop_class_uid",
+    "sop_instance_uid",
+    "transfer_syntax_uid",
+    "calling_ae",
+    "called_ae",
+    "association",
+    "path",
+    "size",
+)
+_ARRIVED = attrgetter(*_ARRIVED_FIELDS)
+_ARRIVE = (
+    f"INSERT INTO instance (id, {', '.join(_ARRIVED_FIELDS)}, received_at, state)"
+    f" VALUES (?, {'?, ' * len(_ARRIVED_FIELDS)}?, '{Instance.RECEIVED.value}')"
+)
+
+# One order over both would be a sort of all that is due: these are two looks at the beginning of an index.
+_DUE = (
+    "SELECT id FROM (SELECT id FROM instance WHERE state = ?1 AND next_try > 0 AND next_try <= ?2"
+    " ORDER BY next_try, id LIMIT 1)"
+    " UNION ALL SELECT id FROM (SELECT id FROM instance WHERE state = ?1 AND next_try = 0 ORDER BY id LIMIT 1)"
+    " LIMIT 1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +56,30 @@ class Instances:
 
     def arrive(self, arrival: Arrival, *, now: float) -> int:
         """Commit one spooled instance: only after this may the sender be told Success."""
+        return self.arrive_all([arrival], now=now)[0]
+
+    def arrive_all(self, arrivals: Sequence[Arrival], *, opened: Sequence[Opened] = (), now: float) -> list[int]:
+        """Commit spooled instances together, in this order; returns their numbers. All of them or none.
+
+        `opened`: associations that carried some of them and may not be known yet; a repeat adds nothing.
+        """
+        if not arrivals:
+            return []
         with self._store.write() as db:
-            ref = db.execute(
-                "INSERT INTO instance (state, sop_class_uid, sop_instance_uid, transfer_syntax_uid, calling_ae,"
-                " called_ae, association, path, size, received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    Instance.RECEIVED.value,
-                    arrival.sop_class_uid,
-                    arrival.sop_instance_uid,
-                    arrival.transfer_syntax_uid,
-                    arrival.calling_ae,
-                    arrival.called_ae,
-                    arrival.association,
-                    arrival.path,
-                    arrival.size,
-                    now,
-                ),
-            ).lastrowid
-            assert ref is not None
-            self._store.note(db, "instance", ref, None, "receive", Instance.RECEIVED.value, now=now)
-            return ref
+            add_associations(db, opened)
+            # No one else inserts meanwhile, so the numbers are known before the rows: one statement a table.
+            first = int(db.execute("SELECT coalesce(max(id), 0) + 1 FROM instance").fetchone()[0])
+            refs = list(range(first, first + len(arrivals)))
+            rows = [(ref, *_ARRIVED(arrival), now) for ref, arrival in zip(refs, arrivals, strict=True)]
+            db.executemany(_ARRIVE, rows)
+            self._store.note_all(db, "instance", refs, "receive", Instance.RECEIVED.value, now=now)
+        return refs
 
     def read(self, owner: str, *, now: float, lease_s: float) -> InstanceRow | None:
-        """Take the oldest instance that nobody has looked at, under a lease and a new fence; None without one."""
+        """Take an instance that nobody has looked at, under a lease and a new fence; None without one.
+
+        What is tried again comes first, then the oldest.
+        """
         return self._take(Instance.RECEIVED, "read", owner, now=now, lease_s=lease_s)
 
     def unread(self) -> list[InstanceRow]:
@@ -65,13 +90,18 @@ class Instances:
         rows = self._rows("id = ?", ref)
         return rows[0] if rows else None
 
+    def has_path(self, path: str) -> bool:
+        """Whether a row names this spooled file."""
+        return bool(self._store.read("SELECT 1 FROM instance WHERE path = ?", path))
+
     def of_batch(self, batch: int) -> list[InstanceRow]:
-        return self._rows("batch = ? ORDER BY id", batch)
+        # Sorted here: the index that finds them has another order.
+        return sorted(self._rows("batch = ?", batch), key=lambda row: row.id)
 
     def holder(self, row: InstanceRow, digest: str) -> InstanceRow | None:
         """The instance that holds the same bytes under the same UID already, if there is one."""
         found = self._rows(
-            f"sop_instance_uid = ? AND id <> ? AND digest = ? AND {_HOLDS} ORDER BY id LIMIT 1",
+            f"sop_instance_uid = ? AND id <> ? AND digest = ? AND {HOLDS} ORDER BY id LIMIT 1",
             row.sop_instance_uid,
             row.id,
             digest,
@@ -120,14 +150,19 @@ class Instances:
             return Admission(Instance(state), first)
 
     def claim(self, owner: str, *, now: float, lease_s: float) -> InstanceRow | None:
-        """Take the oldest admitted instance that is due, under a lease and a new fence; None when there is none."""
+        """Take an admitted instance that is due, under a lease and a new fence; None when there is none.
+
+        What is tried again comes first, then the oldest.
+        """
         return self._take(Instance.WAITING, "claim", owner, now=now, lease_s=lease_s)
 
     def _take(self, state: Instance, step: str, owner: str, *, now: float, lease_s: float) -> InstanceRow | None:
+        due = (state.value, now)
+        # Looking needs no turn among the writers, and an idle worker looks often.
+        if not self._store.read(_DUE, *due):
+            return None
         with self._store.write() as db:
-            found = db.execute(
-                "SELECT id FROM instance WHERE state = ? AND next_try <= ? ORDER BY id LIMIT 1", (state.value, now)
-            ).fetchone()
+            found = db.execute(_DUE, due).fetchone()
             if found is None:
                 return None
             columns = {"owner": owner, "lease_until": now + lease_s, "fence": self._store.next_fence(db)}
@@ -199,24 +234,27 @@ def _row(found: sqlite3.Row) -> InstanceRow:
 
 def _relation(db: sqlite3.Connection, row: InstanceRow, digest: str) -> tuple[int | None, str]:
     """Whether the UID is here already: (that instance, the step that follows)."""
-    same = db.execute(
-        f"SELECT id, digest FROM instance WHERE sop_instance_uid = ? AND id <> ? AND {_HOLDS}"
-        # A conflict that came later was kept aside because of this very instance: it holds nothing up.
-        " AND NOT (state = 'conflict' AND id > ? AND digest <> ?) ORDER BY digest = ? DESC, id",
-        (row.sop_instance_uid, row.id, row.id, digest, digest),
-    ).fetchone()
-    if same is None:
-        return None, "admit"
-    return int(same["id"]), "repeat" if same["digest"] == digest else "clash"
+    others = f"SELECT id FROM instance WHERE sop_instance_uid = ? AND id <> ? AND {HOLDS}"
+    key = (row.sop_instance_uid, row.id)
+    same = db.execute(f"{others} AND digest = ? ORDER BY id LIMIT 1", (*key, digest)).fetchone()
+    if same is not None:
+        return int(same["id"]), "repeat"
+    # A conflict that came later was kept aside because of this very instance: it holds nothing up.
+    clash = db.execute(f"{others} AND NOT (state = 'conflict' AND id > ?) LIMIT 1", (*key, row.id)).fetchone()
+    return (None, "admit") if clash is None else (int(clash["id"]), "clash")
 
 
 def _join_batch(store: Store, db: sqlite3.Connection, header: Header, at: float, now: float) -> int:
     """The open batch of the study, prolonged to this reception; a new one when there is none."""
-    found = db.execute("SELECT id FROM batch WHERE study_key = ? AND state = 'open'", (header.study_key,)).fetchone()
+    key = (header.study_key,)
+    # Received later than now: the clock was ahead.
+    at = min(at, now)
+    found = db.execute("SELECT id FROM batch WHERE study_key = ? AND state = 'open'", key).fetchone()
     if found:
         db.execute("UPDATE batch SET last_at = max(last_at, ?) WHERE id = ?", (at, found["id"]))
         return int(found["id"])
-    number = db.execute("SELECT count(*) FROM batch WHERE study_key = ?", (header.study_key,)).fetchone()[0] + 1
+    last = "SELECT number FROM batch WHERE study_key = ? ORDER BY number DESC LIMIT 1"
+    number = (db.execute(last, key).fetchone() or (0,))[0] + 1
     ref = db.execute(
         "INSERT INTO batch (study_key, study_instance_uid, number, state, first_at, last_at) VALUES (?, ?, ?, ?, ?, ?)",
         (header.study_key, header.study_instance_uid, number, Batch.OPEN.value, at, at),

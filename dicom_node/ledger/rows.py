@@ -93,6 +93,8 @@ class DeliveryRow:
     attempts: int
     asked: int
     fence: int
+    digest: str | None = None
+    """SHA-256 of the data set as it was recorded; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)

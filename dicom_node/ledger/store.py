@@ -5,137 +5,139 @@ Knows no meaning of any row. `synchronous=FULL` with WAL: a committed row surviv
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dicom_node.errors import IllegalStep, LostClaim, Stop
-from dicom_node.states import Batch, Delivery, Instance, State, after
+from dicom_node.errors import DiskFull, IllegalStep, LedgerUnavailable, LostClaim, Stop
+from dicom_node.ledger.migrations import migrate, statements
+from dicom_node.ledger.schema import SCHEMA, SCHEMA_VERSION
+from dicom_node.ledger.turns import Turns
+from dicom_node.states import Batch, Delivery, Instance, Object, State, after
+from dicom_node.steps import of_row, reached
 
-SCHEMA_VERSION = 1
+BUSY_S = 60.0
+"""How long SQLite's own lock is waited for: only a program that does not queue for its turn can hold it for long."""
+LONG_LOG_PAGES = 1000
+"""A log (WAL) of this many pages, 4 MB, is worth a turn to begin it anew."""
+LONGEST_LOG_PAGES = 8000
+"""A log that reached 32 MB because nobody tends it is moved by whoever commits next, while all wait."""
+LOG_KEPT_BYTES = 64 << 20
+"""A longer log gives its room back; a shorter one keeps it, since writing over it is quicker than growing it."""
 
-SCHEMA = """
-CREATE TABLE association (
-  id TEXT PRIMARY KEY, listener TEXT NOT NULL, calling_ae TEXT NOT NULL, called_ae TEXT NOT NULL,
-  opened_at REAL NOT NULL, ended_at REAL, how TEXT
-) STRICT;
-CREATE INDEX association_open ON association (listener) WHERE ended_at IS NULL;
-CREATE TABLE batch (
-  id INTEGER PRIMARY KEY, study_key TEXT NOT NULL, study_instance_uid TEXT NOT NULL, number INTEGER NOT NULL,
-  state TEXT NOT NULL, first_at REAL NOT NULL, last_at REAL NOT NULL, note TEXT NOT NULL DEFAULT '',
-  attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
-  owner TEXT, lease_until REAL, fence INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE UNIQUE INDEX one_open_batch ON batch (study_key) WHERE state = 'open';
-CREATE INDEX batch_by_state ON batch (state);
-CREATE INDEX batch_by_study ON batch (study_key);
-CREATE INDEX batch_held ON batch (fence) WHERE owner IS NOT NULL;
-CREATE TABLE instance (
-  id INTEGER PRIMARY KEY, state TEXT NOT NULL, sop_class_uid TEXT NOT NULL, sop_instance_uid TEXT NOT NULL,
-  transfer_syntax_uid TEXT NOT NULL, calling_ae TEXT NOT NULL, called_ae TEXT NOT NULL, association TEXT NOT NULL,
-  path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, received_at REAL NOT NULL,
-  digest TEXT, header TEXT, batch INTEGER REFERENCES batch, decision TEXT, note TEXT NOT NULL DEFAULT '',
-  let_in INTEGER NOT NULL DEFAULT 0,
-  attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
-  owner TEXT, lease_until REAL, fence INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE INDEX instance_by_state ON instance (state, next_try);
-CREATE INDEX instance_by_uid ON instance (sop_instance_uid);
-CREATE INDEX instance_by_batch ON instance (batch);
-CREATE INDEX instance_held ON instance (fence) WHERE owner IS NOT NULL;
-CREATE TABLE object (
-  id INTEGER PRIMARY KEY, kind TEXT NOT NULL, sop_class_uid TEXT NOT NULL, sop_instance_uid TEXT NOT NULL,
-  path TEXT NOT NULL UNIQUE, instance INTEGER REFERENCES instance, batch INTEGER REFERENCES batch, made_at REAL NOT NULL
-) STRICT;
-CREATE INDEX object_by_instance ON object (instance);
-CREATE INDEX object_by_uid ON object (sop_instance_uid);
-CREATE TABLE delivery (
-  id INTEGER PRIMARY KEY, destination TEXT NOT NULL, object INTEGER NOT NULL REFERENCES object, state TEXT NOT NULL,
-  status INTEGER, note TEXT NOT NULL DEFAULT '',
-  transaction_uid TEXT, asked_at REAL, asked INTEGER NOT NULL DEFAULT 0,
-  attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
-  owner TEXT, lease_until REAL, fence INTEGER NOT NULL DEFAULT 0,
-  UNIQUE (destination, object)
-) STRICT;
-CREATE INDEX delivery_by_state ON delivery (state, destination, next_try);
-CREATE INDEX delivery_held ON delivery (fence) WHERE owner IS NOT NULL;
-CREATE TABLE commitment (
-  transaction_uid TEXT NOT NULL, delivery INTEGER NOT NULL REFERENCES delivery, PRIMARY KEY (transaction_uid, delivery)
-) STRICT;
-CREATE TABLE fence (value INTEGER NOT NULL) STRICT;
-INSERT INTO fence VALUES (0);
-CREATE TABLE history (
-  id INTEGER PRIMARY KEY, at REAL NOT NULL, what TEXT NOT NULL, ref INTEGER NOT NULL,
-  before TEXT, step TEXT NOT NULL, after TEXT NOT NULL, detail TEXT NOT NULL DEFAULT ''
-) STRICT;
-CREATE INDEX history_by_ref ON history (what, ref);
-CREATE TRIGGER history_is_never_updated BEFORE UPDATE ON history
-  BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
-CREATE TRIGGER history_is_never_deleted BEFORE DELETE ON history
-  BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
-"""
-
-_TABLES: Mapping[type, str] = {Instance: "instance", Batch: "batch", Delivery: "delivery"}
+_UNAVAILABLE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PROTOCOL,
+}
+_TABLES: Mapping[type, str] = {Instance: "instance", Batch: "batch", Delivery: "delivery", Object: "object"}
 
 
 class Store:
     """One connection to the ledger, shared by the threads of a process under a lock."""
 
     def __init__(self, path: Path) -> None:
-        """Raises Stop where the file is no ledger, is damaged, or can't be written."""
+        """Raises Stop where the file is no ledger, is damaged, of a newer version, or can't be written."""
         self._lock = threading.RLock()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Autocommit mode: transactions are begun and ended below, never by the driver's guess.
-            self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("PRAGMA foreign_keys=ON")
-            self._create(path)
-        except (sqlite3.DatabaseError, OSError) as fault:
-            raise Stop(
-                f"{path}: can't be used as the ledger ({fault}): check owner and rights; if it is damaged, stop the "
-                "node and restore it from a backup, or move it aside: originals stay in the spool"
-            ) from fault
+        self._taken: dict[str, None] = {}
+        self._path = path
+        with ExitStack() as opened:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _refuse_newer(path)
+                self._turns = opened.enter_context(closing(Turns(path)))
+                self._db = opened.enter_context(closing(_connect(path)))
+                self._prepare()
+            except (sqlite3.Error, OSError, LedgerUnavailable) as fault:
+                raise Stop(
+                    f"{path}: can't be used as the ledger ({fault}): check owner and rights of it and its folder; if "
+                    "it is damaged, stop the node and restore it from a backup, or move it aside: originals stay in "
+                    "the spool"
+                ) from fault
+            self._open = opened.pop_all()
 
-    def _create(self, path: Path) -> None:
-        with self.write() as db:
+    def _prepare(self) -> None:
+        with self._turns.mine():
+            self._db.execute("PRAGMA journal_mode=WAL")
+        # Of processes that start at once, the first makes or migrates it and the others find it done.
+        with self.write("ledger.make") as db:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version == 0:
-                # executescript would commit on its own: one statement at a time stays inside the transaction.
-                for statement in _statements(SCHEMA):
+                for statement in statements(SCHEMA):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION:
-                raise Stop(
-                    f"{path}: ledger of version {version}, this program knows {SCHEMA_VERSION}: "
-                    "use the program that wrote it, or another state_dir"
-                )
+                migrate(db, self._path, version)
 
     def close(self) -> None:
         with self._lock:
-            self._db.close()
+            self._open.close()
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is committed at the end, or changes nothing when anything in it raises."""
+    def write(self, touched: str = "") -> Iterator[sqlite3.Connection]:
+        """A transaction that is committed at the end, or changes nothing when anything in it raises.
+
+        `touched` names one that may take no step of the state table, for the register of steps.
+        Raises DiskFull, LedgerUnavailable.
+        """
         with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
-                yield self._db
-            except BaseException:
+                with self._turns.mine():
+                    self._db.execute("BEGIN IMMEDIATE")
+                    self._taken = {touched: None} if touched else {}
+                    try:
+                        yield self._db
+                        self._reached("begun")
+                        self._db.execute("COMMIT")
+                    except BaseException:
+                        self._roll_back()
+                        raise
+            except (sqlite3.Error, OSError) as fault:
+                raise _in_our_words(fault, self._path) from fault
+            self._reached("done")
+
+    def _roll_back(self) -> None:
+        # On a full or failing disk SQLite has done it already.
+        if self._db.in_transaction:
+            with suppress(sqlite3.OperationalError):
                 self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+
+    def _reached(self, when: str) -> None:
+        """What this transaction did is about to be committed (`begun`), or is committed (`done`)."""
+        for name in self._taken:
+            reached(f"{name}.{when}")
 
     def read(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        """Raises LedgerUnavailable."""
         with self._lock:
-            return self._db.execute(query, values).fetchall()
+            try:
+                return self._db.execute(query, values).fetchall()
+            except sqlite3.Error as fault:
+                raise _in_our_words(fault, self._path) from fault
+
+    def checkpoint(self) -> None:
+        """Move what was committed from the log into the file: the bulk beside the writers, the rest in a turn of ours.
+
+        Only with no writer at work can it be moved completely, and only then does the log begin anew and stop growing.
+        Raises DiskFull, LedgerUnavailable; nothing is lost then, the log only grows.
+        """
+        try:
+            # A connection of its own, so that the threads of this process go on meanwhile.
+            with closing(_connect(self._path)) as db:
+                _, pages, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if pages >= LONG_LOG_PAGES:
+                    with self._lock, self._turns.mine():
+                        db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as fault:
+            raise _in_our_words(fault, self._path) from fault
 
     def step(
         self,
@@ -183,10 +185,19 @@ class Store:
         detail: str = "",
     ) -> None:
         """One history row."""
+        self._taken[of_row(what, before, step)] = None
         db.execute(
             "INSERT INTO history (at, what, ref, before, step, after, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (now, what, ref, before, step, after_, detail),
         )
+
+    def note_all(
+        self, db: sqlite3.Connection, what: str, refs: Sequence[int], step: str, after_: str, *, now: float
+    ) -> None:
+        """The first history row of each of these new rows."""
+        self._taken[of_row(what, None, step)] = None
+        query = "INSERT INTO history (at, what, ref, step, after) VALUES (?, ?, ?, ?, ?)"
+        db.executemany(query, [(now, what, ref, step, after_) for ref in refs])
 
     def next_fence(self, db: sqlite3.Connection) -> int:
         """A number greater than every one given before: the newest claim always wins."""
@@ -194,16 +205,45 @@ class Store:
 
     def renew(self, table: str, fence: int, lease_until: float) -> bool:
         """Prolong every claim made under this fence; False when none is left."""
-        with self.write() as db:
+        with self.write("lease.renew") as db:
             query = f"UPDATE {table} SET lease_until = ? WHERE fence = ? AND owner IS NOT NULL"
             return db.execute(query, (lease_until, fence)).rowcount > 0
 
 
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script, triggers (which hold semicolons) whole."""
-    pending = ""
-    for line in script.splitlines(keepends=True):
-        pending += line
-        if sqlite3.complete_statement(pending):
-            yield pending
-            pending = ""
+def _connect(path: Path) -> sqlite3.Connection:
+    # Autocommit mode: transactions are begun and ended in `write`, never by the driver's guess.
+    db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("PRAGMA foreign_keys=ON")
+    db.execute(f"PRAGMA wal_autocheckpoint={LONGEST_LOG_PAGES}")
+    db.execute(f"PRAGMA journal_size_limit={LOG_KEPT_BYTES}")
+    return db
+
+
+def _refuse_newer(path: Path) -> None:
+    """Raise Stop before anything is touched when a newer program wrote this ledger."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as db:
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if version > SCHEMA_VERSION:
+        raise Stop(
+            f"{path}: ledger of version {version}, this program knows {SCHEMA_VERSION}: "
+            "use the program that wrote it, or another state_dir; nothing was changed"
+        )
+
+
+def _in_our_words(fault: sqlite3.Error | OSError, path: Path) -> Exception:
+    """What a fault of the file means to the loops; a fault of the program itself stays as it is."""
+    if isinstance(fault, OSError):
+        no_room = fault.errno in (errno.ENOSPC, errno.EDQUOT)
+        return DiskFull(f"{path}: {fault.strerror}: make room on this disk") if no_room else fault
+    code = getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFull(f"{path}: {fault}: make room on this disk")
+    if code in _UNAVAILABLE:
+        return LedgerUnavailable(f"{path}: {fault}: check the disk, owner and rights")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return Stop(f"{path}: {fault}: stop the node and restore the ledger from a backup")
+    return fault

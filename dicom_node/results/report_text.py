@@ -35,7 +35,7 @@ def parse_report(path: Path) -> list[Row]:
 
     Raises BadInput where the object is no report of ours, Unreadable where it is no DICOM object.
     """
-    report, _ = read(path, pixels=False)
+    report, _ = read(path, whole=True)
     found = [
         _row(group)
         for container in items(report, "ContentSequence")
@@ -51,7 +51,7 @@ def parse_report(path: Path) -> list[Row]:
 def render_report(path: Path) -> str:
     """The report as lines of text, names and values of the patient left out."""
     rows = parse_report(path)
-    report, _ = read(path, pixels=False)
+    report, _ = read(path, whole=True)
     counts = {outcome: sum(row["outcome"] == outcome for row in rows) for outcome in {row["outcome"] for row in rows}}
     summary = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
     lines = [

@@ -70,7 +70,7 @@ def make_secondary_capture(
     the original's size, Unreadable where the original can't be read.
     """
     _check(codes, bits, header)
-    original, _ = read(source, pixels=False)
+    original, _ = read(source)
     made_by = identity.equipment([decision])
     image = Dataset()
     copier = copying.patient_and_study(original, image)

@@ -43,7 +43,7 @@ def make_report(reported: Sequence[Reported], site: Site) -> Made:
     if len({one.header.study_key for one in reported}) > 1:
         raise ResultInvalid("a report is about one study of one patient: report each study by itself")
     ordered = sorted(reported, key=lambda one: (one.header.series_instance_uid, one.header.sop_instance_uid))
-    originals = [read(one.source, pixels=False)[0] for one in ordered]
+    originals = [read(one.source)[0] for one in ordered]
     made_by = identity.equipment([one.decision for one in ordered])
     patient = Dataset()
     copier = copying.patient_and_study(originals[0], patient)

@@ -6,14 +6,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine.runtime import Place, count_in_strips, in_strips
 from engine.types import Image
 
 Floats = NDArray[np.float64]
+WHOLE = Place()
 
 
-def grey_codes(image: Image) -> torch.Tensor:
+def grey_codes(image: Image, place: Place = WHOLE) -> torch.Tensor:
     """(1, H, W) int32 codes 0..levels-1 of an image's values."""
-    return (image.values * (image.levels - 1)).add_(0.5).to(torch.int32)
+    return in_strips(place, lambda values: (values * (image.levels - 1)).add_(0.5).to(torch.int32), image.values)
 
 
 def grey_values(codes: torch.Tensor, levels: int) -> torch.Tensor:
@@ -36,3 +38,11 @@ def to_lut(greys: Floats, levels: int) -> torch.Tensor:
 def apply_lut(codes: torch.Tensor, lut: torch.Tensor) -> torch.Tensor:
     """(1, H, W) of the table's type: every code looked up. lut: (levels,)."""
     return torch.index_select(lut.to(codes.device), 0, codes.flatten()).view(codes.shape)
+
+
+def count_codes(codes: torch.Tensor, inside: torch.Tensor, levels: int, place: Place = WHOLE) -> NDArray[np.int64]:
+    """(levels,) int64: how often each code occurs inside. codes: (1, H, W) int32; inside: (1, H, W) bool."""
+    counted: NDArray[np.int64] = count_in_strips(
+        place, lambda c, chosen: torch.bincount(c[chosen], minlength=levels), codes, inside
+    ).numpy()
+    return counted

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import least_squares
 
-from engine.harmonize.codes import Floats, apply_lut, to_lut
+from engine.harmonize.codes import Floats, to_lut
 from engine.harmonize.curve import STEPS, on_codes, step, step_slope
 from engine.harmonize.protocol import Proposal, Source, Target
 from engine.style.descriptor import ENERGY_FLOOR
@@ -47,11 +47,11 @@ class FittedCurve:
     version = 1
 
     def harmonize(self, source: Source, target: Target) -> Proposal:
-        """Fit, round, and apply by table. The parameters are alpha_1 … alpha_8."""
+        """Fit, round, and make the table. The parameters are alpha_1 … alpha_8."""
         coefficients = fit(source, target)
         lut = to_lut(on_codes(coefficients, source.image.levels), source.image.levels)
         parameters = {f"alpha_{k}": a for k, a in enumerate(coefficients, start=1)}
-        return Proposal(apply_lut(source.codes, lut), lut, parameters)
+        return Proposal(lut, None, parameters)
 
 
 def fit(source: Source, target: Target) -> tuple[float, ...]:

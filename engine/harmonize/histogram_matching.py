@@ -34,7 +34,7 @@ class HistogramMatching:
         inside = torch.empty_like(dealt)
         inside[order] = dealt
         codes[source.inside] = inside
-        return Proposal(codes, None, {})
+        return Proposal(None, codes, {})
 
 
 def _target_histogram(target: Target) -> tuple[Floats, Floats]:

@@ -37,11 +37,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a method suggests. codes: (1, H, W) int32 in 0..levels-1. lut: (levels,) int32 where every pixel's change
-    depends on its grey code alone, else None. parameters: everything needed to make the same again."""
+    """What a method suggests: either `lut`, (levels,) int32 on the CPU, where every pixel's change depends on its grey
+    code alone, or `codes`, (1, H, W) int32 in 0..levels-1. parameters: everything needed to make the same again."""
 
-    codes: torch.Tensor
     lut: torch.Tensor | None
+    codes: torch.Tensor | None
     parameters: Mapping[str, float | int | str | tuple[float, ...]]
 
 

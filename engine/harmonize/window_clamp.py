@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.harmonize.codes import apply_lut, grid, to_lut
+from engine.harmonize.codes import grid, to_lut
 from engine.harmonize.protocol import Proposal, Source, Target
 
 LOW_INDEX, HIGH_INDEX = 0, -1
@@ -20,9 +20,9 @@ class WindowClamp:
     version = 1
 
     def harmonize(self, source: Source, target: Target) -> Proposal:
-        """Apply the window by table; the parameters are window_low and window_high in grey."""
+        """The window as a table; the parameters are window_low and window_high in grey."""
         low, high = source.descriptor.quantiles[LOW_INDEX], source.descriptor.quantiles[HIGH_INDEX]
         width = max(high - low, 1 / (source.image.levels - 1))
         greys = np.clip((grid(source.image.levels) - low) / width, 0, 1)
         lut = to_lut(greys, source.image.levels)
-        return Proposal(apply_lut(source.codes, lut), lut, {"window_low": low, "window_high": high})
+        return Proposal(lut, None, {"window_low": low, "window_high": high})

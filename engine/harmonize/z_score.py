@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.harmonize.codes import apply_lut, grid, to_lut
+from engine.harmonize.codes import grid, to_lut
 from engine.harmonize.protocol import Proposal, Source, Target
 
 
@@ -18,10 +18,10 @@ class ZScore:
     version = 1
 
     def harmonize(self, source: Source, target: Target) -> Proposal:
-        """Apply the line by table; the parameters are its gain and offset in grey."""
+        """The line as a table; the parameters are its gain and offset in grey."""
         own = np.array(source.descriptor.quantiles)
         wanted = target.centre.quantile_centre
         gain = float(wanted.std() / max(float(own.std()), 1 / (source.image.levels - 1)))
         offset = float(wanted.mean() - gain * own.mean())
         lut = to_lut(np.clip(gain * grid(source.image.levels) + offset, 0, 1), source.image.levels)
-        return Proposal(apply_lut(source.codes, lut), lut, {"gain": gain, "offset": offset})
+        return Proposal(lut, None, {"gain": gain, "offset": offset})

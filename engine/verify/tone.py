@@ -53,13 +53,12 @@ def check_tone(tone: Tone, levels: int, settings: EngineSettings) -> tuple[Figur
     )
 
 
-def tone_of_table(before: torch.Tensor, inside: torch.Tensor, lut: torch.Tensor) -> Tone:
+def tone_of_table(histogram: NDArray[np.int64], lut: torch.Tensor) -> Tone:
     """Measure a change that is a table, from the histogram of the field alone.
 
-    before: (1, H, W) int32 codes; inside: (1, H, W) bool, not empty; lut: (levels,) int32.
+    histogram: (levels,) how often each code occurs in the field, which is not empty; lut: (levels,) int32.
     """
     levels = int(lut.numel())
-    histogram: NDArray[np.int64] = torch.bincount(before[inside], minlength=levels).cpu().numpy()
     codes = np.flatnonzero(histogram)
     count = histogram[codes].astype(np.float64)
     new = lut.cpu().numpy().astype(np.int64)[codes]
@@ -99,8 +98,9 @@ def tone_of_pixels(before: torch.Tensor, after: torch.Tensor, inside: torch.Tens
         variance=np.maximum(square - mean**2, 0),
         is_curve=bool((lowest[present] == highest[present]).all()),
         distinct=int(torch.count_nonzero(torch.bincount(new, minlength=levels))),
-        clipped=float(clipped.double().mean()),
-        inverted=float((new < below[old]).double().mean()),
+        # Not by `mean`, which one device divides and another multiplies by a reciprocal.
+        clipped=int(torch.count_nonzero(clipped)) / new.numel(),
+        inverted=int(torch.count_nonzero(new < below[old])) / new.numel(),
     )
 
 

@@ -33,7 +33,8 @@ class Place:
 
     def receive(self, dataset: Dataset, name: str = "") -> int:
         """As the receiver does it, but for the socket."""
-        file = dicom_files.write(self.spool.incoming / "x.part", dataset)
+        received = self.spool.receive()
+        received.append([dicom_files.write(self.spool.root / "x.dcm", dataset).read_bytes()])
         arrival = Arrival(
             sop_class_uid=dataset.SOPClassUID,
             sop_instance_uid=name or dataset.SOPInstanceUID,
@@ -41,16 +42,17 @@ class Place:
             calling_ae="MODALITY",
             called_ae="EVENRAY",
             association="a",
-            path=self.spool.keep(file),
+            path=self.spool.keep(received),
             size=1,
         )
+        received.release()
         return self.ledger.instances.arrive(arrival, now=0)
 
     def admit(self) -> InstanceRow:
         """Look at the oldest; the row as it is afterwards."""
         row = self.ledger.instances.read("worker", now=1, lease_s=10)
         assert row is not None
-        admit(row, ledger=self.ledger, spool=self.spool, settings=self.settings, banks=BANKS, now=1)
+        admit(row, ledger=self.ledger, spool=self.spool, settings=self.settings, banks=BANKS, clock=lambda: 1)
         return self.row(row.id)
 
     def row(self, ref: int) -> InstanceRow:
@@ -75,7 +77,9 @@ def place(tmp_path: Path) -> Iterator[Place]:
         passed_by=PassedBy(destinations=("aside",)),
     )
     opened = Place(Spool(tmp_path / "spool"), Ledger(tmp_path / "ledger.sqlite"), settings)
+    opened.spool.prepare("receive-1")
     yield opened
+    opened.spool.close()
     opened.ledger.close()
 
 

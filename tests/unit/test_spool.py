@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dicom_node.durable import write_durably
 from dicom_node.errors import DiskFull, SpoolDamaged
+from dicom_node.incoming import Incoming
 from dicom_node.ledger import Ledger
 from dicom_node.recover import GRACE_S, recover
 from dicom_node.spool import Spool
+from tests.peers import wait_until
 
 
 def KNOWN(_path: str) -> bool:  # noqa: N802 - reads as the constant answer that it is
@@ -19,28 +24,49 @@ def KNOWN(_path: str) -> bool:  # noqa: N802 - reads as the constant answer that
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "spool")
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    made = Spool(tmp_path / "spool")
+    made.prepare("receive-1")
+    yield made
+    made.close()
 
 
-def _incoming(spool: Spool, content: bytes = b"object") -> Path:
-    path = spool.incoming / "tmp.dcm"
-    path.write_bytes(content)
+def _incoming(spool: Spool, content: bytes = b"object") -> Incoming:
+    received = spool.receive()
+    received.append([content])
+    return received
+
+
+def _kept(spool: Spool) -> str:
+    """One object, kept as a receiver does it."""
+    received = _incoming(spool)
+    path = spool.keep(received)
+    received.release()
     return path
 
 
-def test_a_kept_file_leaves_incoming_with_the_same_bytes(spool: Spool) -> None:
-    path = spool.keep(_incoming(spool))
+def _markers(spool: Spool, receiver: str = "receive-1") -> set[str]:
+    return {path.stem for path in (spool.incoming / receiver).glob("*.part")}
+
+
+def test_a_kept_file_has_its_bytes_and_one_name(spool: Spool) -> None:
+    received = _incoming(spool)
+    path = spool.keep(received)
+    assert spool.at(path).stem in _markers(spool), "until its row is committed a restart must find it"
+    received.release()
     assert spool.at(path).read_bytes() == b"object"
-    assert list(spool.incoming.iterdir()) == []
+    assert spool.at(path).stem not in _markers(spool)
+    assert spool.at(path).stat().st_nlink == 1
 
 
 def test_two_objects_of_one_uid_get_two_files(spool: Spool) -> None:
-    assert spool.keep(_incoming(spool)) != spool.keep(_incoming(spool))
+    assert _kept(spool) != _kept(spool)
 
 
-def test_the_file_and_its_folders_are_synced_before_it_counts(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Observes the real system calls: the file before its rename, its new folder after it."""
+def test_a_files_name_is_on_the_disk_before_it_is_taken_and_its_bytes_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Observes the real system calls."""
     synced: list[str] = []
     real = os.fsync
 
@@ -49,11 +75,93 @@ def test_the_file_and_its_folders_are_synced_before_it_counts(spool: Spool, monk
         real(handle)
 
     monkeypatch.setattr(os, "fsync", watch)
-    received = _incoming(spool)
-    target = spool.at(spool.keep(received))
-    assert synced[0] == str(received)
-    assert synced[-1] == str(target.parent)
-    assert str(target.parent.parent) in synced, "the new shard's own name must survive, too"
+    spool = Spool(tmp_path / "spool")
+    spool.prepare("receive-1")
+    assert str(spool.root / "originals") in synced, "the folders' own names must survive, too"
+    for _ in range(70):
+        received = _incoming(spool)
+        folder = spool.at(received.path).parent
+        assert str(folder) in synced
+        path = spool.keep(received)
+        received.release()
+        # The handle was opened under its second name.
+        assert any(Path(name).stem == Path(path).stem for name in synced)
+    spool.close()
+
+
+def test_what_nobody_took_goes_when_the_receiver_ends(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.prepare("receive-1")
+    path = _kept(spool)
+    spool.close()
+    files = [found for found in spool.root.rglob("*") if found.is_file()]
+    assert files == [spool.at(path)]
+    assert not (spool.incoming / "receive-1").exists()
+
+
+def test_what_is_partly_written_is_written_to_the_end(spool: Spool) -> None:
+    """A pipe takes 64 KiB at once: the kernel's answer is less than what was asked."""
+    out, into = os.pipe()
+    found = bytearray()
+    reader = threading.Thread(target=lambda: found.extend(_read_all(out)))
+    reader.start()
+    received = spool.receive()
+    os.dup2(into, received._handle)
+    os.close(into)
+    pieces = [bytes([n]) * 70_000 for n in range(9)]
+    received.append(pieces)
+    received.discard()
+    reader.join(20)
+    os.close(out)
+    assert bytes(found) == b"".join(pieces)
+    assert received.size == 630_000
+
+
+def _read_all(handle: int) -> bytes:
+    found = b""
+    while piece := os.read(handle, 10_000):
+        found += piece
+    return found
+
+
+def test_what_a_dead_receiver_had_of_an_object_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
+    dead, living = Spool(tmp_path / "spool"), Spool(tmp_path / "spool")
+    dead.prepare("receive-1")
+    living.prepare("receive-2")
+    partial, committed, other = _incoming(dead), _incoming(dead), _incoming(living)
+    (dead.incoming / "of-an-older-version.part").write_bytes(b"x")
+    living.clear_incoming(lambda name: name == "receive-2", lambda path: path == committed.path)
+    assert not living.at(partial.path).exists()
+    assert living.at(committed.path).read_bytes() == b"object"
+    assert living.at(committed.path).stat().st_nlink == 1
+    assert living.at(other.path).read_bytes() == b"object"
+    assert {path.name for path in living.incoming.iterdir()} == {"receive-2"}
+    for spool, taken in ((dead, [partial, committed]), (living, [other])):
+        for one in taken:
+            one.close()
+        spool.close()
+
+
+def test_files_that_are_ready_or_in_hand_are_no_orphans(spool: Spool) -> None:
+    received, kept = _incoming(spool), _kept(spool)
+    assert list(spool.unknown(lambda _folder: set())) == [kept]
+    received.discard()
+
+
+def test_a_spool_that_is_not_prepared_says_so_and_takes_what_comes(tmp_path: Path) -> None:
+    received = Spool(tmp_path / "spool").receive()
+    received.append([b"object"])
+    assert isinstance(received.fault, FileNotFoundError)
+
+
+def test_a_folder_that_is_gone_is_a_fault_of_the_object_and_not_of_the_receiver(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.prepare("receive-1")
+    wait_until(lambda: len(_markers(spool)) >= 32, 10, "files were made ready")
+    shutil.rmtree(spool.incoming)
+    faults = [spool.receive().fault for _ in range(80)]
+    assert isinstance(faults[-1], FileNotFoundError)
+    spool.close()
 
 
 def test_the_same_result_twice_is_one_file(spool: Spool) -> None:
@@ -75,7 +183,7 @@ def test_what_a_crash_left_unnamed_is_replaced(spool: Spool) -> None:
 
 
 def test_a_lost_file_is_restored_from_a_good_copy(spool: Spool) -> None:
-    lost, good = spool.keep(_incoming(spool)), spool.keep(_incoming(spool))
+    lost, good = _kept(spool), _kept(spool)
     spool.at(lost).unlink()
     spool.restore(lost, good)
     spool.discard(good)
@@ -104,9 +212,11 @@ def test_more_in_use_than_the_watermark_is_full(spool: Spool) -> None:
 
 def test_recovery_removes_old_files_without_a_row_and_nothing_else(spool: Spool, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    orphan, fresh = spool.keep(_incoming(spool)), spool.keep(_incoming(spool))
-    now = spool.at(fresh).stat().st_mtime
-    os.utime(spool.at(orphan), (now - 2 * GRACE_S, now - 2 * GRACE_S))
+    orphan, fresh = _kept(spool), _kept(spool)
+    made = spool.at(orphan).stat().st_mtime + 1
+    now = made + 2 * GRACE_S
+    os.utime(spool.at(orphan), (made, made))
+    os.utime(spool.at(fresh), (now, now))
     assert recover(spool, ledger, now=now) == 1
     ledger.close()
     assert spool.at(fresh).exists()

@@ -7,14 +7,16 @@ from itertools import product
 import pytest
 
 from dicom_node.errors import IllegalStep
-from dicom_node.states import TABLE, Batch, Delivery, Instance, after, diagram
+from dicom_node.states import TABLE, Batch, Delivery, Instance, Object, after, diagram
 
-KINDS = (Instance, Batch, Delivery)
+WORK = (Instance, Batch, Delivery)
+KINDS = (*WORK, Object)
 ROWS = {(type(before), before, step): then for before, step, then in TABLE}
 FINAL = {
-    Instance: {Instance.REPORTED, Instance.DUPLICATE, Instance.OWN},
+    Instance: {Instance.EXPIRED, Instance.DUPLICATE},
     Batch: {Batch.REPORTED, Batch.VOID},
     Delivery: {Delivery.DELIVERED},
+    Object: {Object.EXPIRED},
 }
 
 
@@ -43,7 +45,7 @@ def test_only_the_named_final_states_have_no_way_out(kind: type[Instance]) -> No
     assert stuck == FINAL[kind]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WORK)
 def test_what_is_parked_can_be_retried(kind: type[Instance]) -> None:
     assert (kind, kind["PARKED"], "retry") in ROWS
 
@@ -64,3 +66,8 @@ def test_the_diagram_shows_every_row_of_its_kind() -> None:
     text = diagram(Delivery)
     assert text.startswith("stateDiagram-v2")
     assert text.count("-->") == sum(isinstance(before, Delivery) for before, _, _ in TABLE)
+
+
+def test_a_file_leaves_only_what_is_reported_or_came_back() -> None:
+    leaving = {(type(before), before) for before, step, _ in TABLE if step == "expire"}
+    assert leaving == {(Instance, Instance.REPORTED), (Instance, Instance.OWN), (Object, Object.KEPT)}

@@ -13,6 +13,7 @@ import pytest
 from dicom_node.codecs import CODECS
 from dicom_node.commands import doctor_decoders
 from dicom_node.ledger import Ledger, faults_in
+from dicom_node.ledger.schema import SCHEMA_VERSION
 from tests.peers import LOOPBACK, free_port
 from tests.unit.commands.running import Ran, config, evenray
 
@@ -113,7 +114,7 @@ def test_a_whole_ledger_has_no_fault_and_one_of_another_version_has(tmp_path: Pa
     damaged = bytearray(file.read_bytes())
     damaged[60:64] = (77).to_bytes(4, "big")  # user_version in SQLite's file header
     file.write_bytes(damaged)
-    assert faults_in(file) == ["of version 77, this program knows 1"]
+    assert faults_in(file) == [f"of version 77, this program knows {SCHEMA_VERSION}"]
     assert faults_in(tmp_path / "none.sqlite") == ["unable to open database file"]
     assert not (tmp_path / "none.sqlite").exists()
 

@@ -52,7 +52,7 @@ def test_other_bytes_under_the_same_name_are_refused_and_the_first_stay(tmp_path
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [(errno.ENOSPC, PeerBusy), (errno.EDQUOT, PeerBusy), (errno.EACCES, PeerRefused), (errno.EIO, PeerUnreachable)],
+    [(errno.ENOSPC, PeerBusy), (errno.EDQUOT, PeerBusy), (errno.EACCES, PeerBusy), (errno.EROFS, PeerBusy), (errno.EIO, PeerUnreachable)],
 )
 def test_a_disk_fault_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]

@@ -239,16 +239,16 @@ def test_an_instance_is_claimed_by_one_worker_only(ledger: Ledger) -> None:
 
 def test_what_process_after_process_dies_over_is_parked_at_last(ledger: Ledger) -> None:
     _admit(ledger, _arrive(ledger))
-    for _ in range(DEADLY):
+    for _ in range(DEADLY[Instance]):
         assert ledger.instances.claim("worker", now=0, lease_s=10), "not parked before its time"
         ledger.sweep(lambda _name: False, now=0)
     (shown,) = ledger.attention()
-    assert shown["note"] == f"its process is gone ({DEADLY} times, so it may be the cause)"
+    assert shown["note"] == f"its process is gone ({DEADLY[Instance]} times, so it may be the cause)"
 
 
 def test_an_instance_that_kills_its_reader_is_parked_at_last(ledger: Ledger) -> None:
     _arrive(ledger)
-    for _ in range(DEADLY):
+    for _ in range(DEADLY[Instance]):
         _read(ledger)
         ledger.sweep(lambda _name: False, now=0)
     assert ledger.counts()["instance"]["parked"] == 1
@@ -433,7 +433,7 @@ def test_a_late_report_settles_even_what_was_parked_meanwhile(ledger: Ledger) ->
     (row,) = ledger.deliveries.claim("pacs", "sender", now=0, lease_s=10, limit=9)
     ledger.deliveries.stored(row, 0, "stored", commitment=True, now=1)
     ledger.deliveries.asked(ledger.deliveries.to_ask("pacs", now=1, limit=9), "2.25.1", now=2)
-    (overdue,) = ledger.deliveries.overdue("pacs", asked_before=400)
+    (overdue,) = ledger.deliveries.overdue("pacs", now=400, limit=9)
     ledger.deliveries.give_up_asking(overdue, "no report", now=400)
     assert ledger.deliveries.reported("2.25.1", [row.sop_instance_uid], {}, then=LATER, now=401) == 1
     assert ledger.attention() == []
@@ -444,7 +444,7 @@ def test_a_late_report_of_an_earlier_request_counts(ledger: Ledger) -> None:
     (row,) = ledger.deliveries.claim("pacs", "sender", now=0, lease_s=10, limit=9)
     ledger.deliveries.stored(row, 0, "stored", commitment=True, now=1)
     ledger.deliveries.asked(ledger.deliveries.to_ask("pacs", now=1, limit=9), "2.25.1", now=2)
-    (overdue,) = ledger.deliveries.overdue("pacs", asked_before=400)
+    (overdue,) = ledger.deliveries.overdue("pacs", now=400, limit=9)
     ledger.deliveries.ask_again(overdue, "no report", next_try=500, now=400)
     assert ledger.deliveries.reported("2.25.1", [row.sop_instance_uid], {}, then=LATER, now=401) == 1
 

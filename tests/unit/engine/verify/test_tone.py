@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from engine import FIGURES, EngineSettings, Figure
+from engine.harmonize.codes import count_codes
 from engine.verify import check_tone, tone_of_pixels, tone_of_table
 
 LEVELS = 256
@@ -22,7 +23,7 @@ def figures(lut: torch.Tensor) -> dict[str, Figure]:
     """Figures of a table, after making sure that the two ways to measure agree."""
     codes, inside = ramp()
     lut = lut.to(torch.int32)
-    by_table = check_tone(tone_of_table(codes, inside, lut), LEVELS, EngineSettings())
+    by_table = check_tone(tone_of_table(count_codes(codes, inside, LEVELS), lut), LEVELS, EngineSettings())
     by_pixel = check_tone(tone_of_pixels(codes, lut[codes.long()], inside, LEVELS), LEVELS, EngineSettings())
     assert [f.name for f in by_table] == [f.name for f in by_pixel]
     for a, b in zip(by_table, by_pixel, strict=True):
@@ -101,12 +102,13 @@ def test_only_the_field_counts() -> None:
     inside[:, :, 200:] = False
     lut = torch.arange(LEVELS, dtype=torch.int32)
     lut[200:] = 255
-    found = check_tone(tone_of_table(codes, inside, lut), LEVELS, EngineSettings())
+    found = check_tone(tone_of_table(count_codes(codes, inside, LEVELS), lut), LEVELS, EngineSettings())
     assert all(f.passed for f in found)
 
 
 def test_a_field_of_one_code_has_figures() -> None:
     codes = torch.full((1, 16, 16), 7, dtype=torch.int32)
     every = torch.ones_like(codes, dtype=torch.bool)
-    found = check_tone(tone_of_table(codes, every, torch.arange(LEVELS, dtype=torch.int32)), LEVELS, EngineSettings())
+    identity = torch.arange(LEVELS, dtype=torch.int32)
+    found = check_tone(tone_of_table(count_codes(codes, every, LEVELS), identity), LEVELS, EngineSettings())
     assert all(f.passed and np.isfinite(f.value) for f in found)

@@ -1,0 +1,58 @@
+"""What the associations of one receiver have spooled, committed to the ledger in groups. Knows no association.
+
+A commit is one wait for the disk: what becomes ready while one runs waits for the next, together.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dicom_node.ledger import Ledger
+from dicom_node.records import Arrival
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One arrival whose association waits for its row."""
+
+    arrival: Arrival
+    ref: int = 0
+    fault: Exception | None = None
+
+
+class Arrivals:
+    """The way of arrivals into the ledger. Shared by the threads of a receiver."""
+
+    def __init__(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._waiting: deque[_Waiting] = deque()
+        self._committing = threading.Lock()
+
+    def commit(self, arrival: Arrival) -> int:
+        """The number of the instance, once its row would survive a power cut. Raises what the ledger raises."""
+        mine = _Waiting(arrival)
+        self._waiting.append(mine)
+        # Whoever gets the lock commits for all that wait; the others find theirs done. No thread hands over to one.
+        with self._committing:
+            if not mine.ref and mine.fault is None:
+                self._commit_all()
+        if mine.fault is not None:
+            raise mine.fault
+        return mine.ref
+
+    def _commit_all(self) -> None:
+        group: list[_Waiting] = []
+        while self._waiting:
+            group.append(self._waiting.popleft())
+        try:
+            refs = self._ledger.instances.arrive_all([one.arrival for one in group], now=self._clock())
+        except Exception as fault:  # noqa: BLE001 - handed to every association of the group, which answers its sender
+            for one in group:
+                one.fault = fault
+            return
+        for one, ref in zip(group, refs, strict=True):
+            one.ref = ref

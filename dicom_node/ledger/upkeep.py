@@ -1,0 +1,277 @@
+"""Housekeeping in the ledger: what may leave the spool, what is damaged, what only grows, and copies of the ledger.
+
+Knows no file of the spool, only what it is told. Nothing here deletes a row of history.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dicom_node.ledger.store import Store
+from dicom_node.states import Delivery, Instance, Object
+
+BORN = "born"
+"""Mark: since when this ledger speaks for the spool. An older file without a row was not left behind by a crash."""
+
+UNCLAIMED = "unclaimed"
+"""Mark: how many such files there are."""
+
+_UNDELIVERED = "EXISTS (SELECT 1 FROM object o JOIN delivery d ON d.object = o.id WHERE {} AND d.state <> 'delivered')"
+_DELIVERED = "EXISTS (SELECT 1 FROM object o JOIN delivery d ON d.object = o.id WHERE {} AND d.state = 'delivered')"
+_OF_INSTANCE = "o.instance IN (SELECT i.id FROM instance i WHERE i.batch = b.id)"
+_ORIGINAL = "o.instance = i.id AND o.kind = 'original'"
+
+_FILES = (
+    "SELECT 'instance' AS what, id, state, path, sop_class_uid, sop_instance_uid, transfer_syntax_uid, size, digest"
+    " FROM instance WHERE state NOT IN ('duplicate', 'expired')",
+    "SELECT 'object' AS what, id, state, path, sop_class_uid, sop_instance_uid, '' AS transfer_syntax_uid,"
+    " NULL AS size, digest FROM object WHERE kind <> 'original' AND state = 'kept'",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """One file whose time has come: an instance's original or a result, and its present state."""
+
+    what: str
+    id: int
+    state: Instance | Object
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """One file that the ledger says is in the spool, with all that is known about its bytes."""
+
+    what: str
+    id: int
+    state: str
+    path: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    """Of an original, as it was received; "" of a result."""
+    size: int | None
+    digest: str | None
+    """SHA-256 of the data set; None where none was recorded yet."""
+
+
+class Upkeep:
+    """The part of the ledger about housekeeping."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def settle(self, *, limit: int = 500) -> int:
+        """Note of reported batches whose every delivery has its receipt when the last one came; how many there were.
+
+        Nothing is added to a reported batch any more, and what is delivered stays so: once settled, always settled.
+        """
+        found = self._store.read(
+            "SELECT b.id FROM batch b WHERE b.state = 'reported' AND b.settled_at IS NULL"
+            f" AND NOT {_UNDELIVERED.format('o.batch = b.id')} AND NOT {_UNDELIVERED.format(_OF_INSTANCE)}"
+            " ORDER BY b.id LIMIT ?",
+            limit,
+        )
+        if found:
+            with self._store.write("upkeep.note") as db:
+                db.executemany(
+                    "UPDATE batch AS b SET settled_at = max((SELECT max(h.at) FROM history h WHERE h.what = 'batch'"
+                    " AND h.ref = b.id), coalesce((SELECT max(h.at) FROM object o JOIN delivery d ON d.object = o.id"
+                    f" JOIN history h ON h.what = 'delivery' AND h.ref = d.id WHERE o.batch = b.id OR {_OF_INSTANCE}),"
+                    " 0)) WHERE b.id = ?",
+                    [(row["id"],) for row in found],
+                )
+        return len(found)
+
+    def originals_due(self, *, settled_before: float, only_copies: bool, limit: int) -> list[Leaving]:
+        """Originals of batches settled before then, oldest first; `only_copies`: also those never sent anywhere."""
+        found = self._store.read(
+            "SELECT 'instance' AS what, i.id, i.state, i.path FROM batch b JOIN instance i ON i.batch = b.id"
+            f" WHERE b.settled_at <= ? AND i.state = 'reported' AND (? OR {_DELIVERED.format(_ORIGINAL)})"
+            " ORDER BY b.settled_at, i.id LIMIT ?",
+            settled_before,
+            only_copies,
+            limit,
+        )
+        return [_leaving(row) for row in found]
+
+    def own_due(self, *, before: float, only_copies: bool, limit: int) -> list[Leaving]:
+        """Results of a node that were routed back: ours exist elsewhere, those of others once they were sent on."""
+        sent = _DELIVERED.format(_ORIGINAL)
+        ours = "EXISTS (SELECT 1 FROM object r WHERE r.sop_instance_uid = i.sop_instance_uid AND r.kind <> 'original')"
+        last = (
+            "max(i.received_at, coalesce((SELECT max(h.at) FROM object o JOIN delivery d ON d.object = o.id"
+            f" JOIN history h ON h.what = 'delivery' AND h.ref = d.id WHERE {_ORIGINAL}), 0))"
+        )
+        found = self._store.read(
+            "SELECT 'instance' AS what, i.id, i.state, i.path FROM instance i WHERE i.state = 'own'"
+            f" AND i.received_at <= ? AND NOT {_UNDELIVERED.format(_ORIGINAL)} AND (? OR {sent} OR {ours})"
+            f" AND {last} <= ? ORDER BY i.id LIMIT ?",
+            before,
+            only_copies,
+            before,
+            limit,
+        )
+        return [_leaving(row) for row in found]
+
+    def results_due(self, *, settled_before: float, only_copies: bool, limit: int) -> list[Leaving]:
+        """Results and reports of batches settled before then, oldest first."""
+        part = (
+            "SELECT b.settled_at, 'object' AS what, o.id, o.state, o.path FROM batch b {} WHERE b.settled_at <= ?1"
+            " AND o.kind <> 'original' AND o.state = 'kept' AND (?2"
+            " OR EXISTS (SELECT 1 FROM delivery d WHERE d.object = o.id AND d.state = 'delivered'))"
+        )
+        of_instances = part.format("JOIN instance i ON i.batch = b.id JOIN object o ON o.instance = i.id")
+        of_batches = part.format("JOIN object o ON o.batch = b.id")
+        query = f"{of_instances} UNION ALL {of_batches} ORDER BY 1, 3 LIMIT ?3"
+        return [_leaving(row) for row in self._store.read(query, settled_before, only_copies, limit)]
+
+    def expire(self, files: Sequence[Leaving], why: str, *, now: float) -> None:
+        """Record that these files leave; only after this may they be removed. Raises IllegalStep, then none leaves."""
+        with self._store.write() as db:
+            for file in files:
+                self._store.step(db, file.id, file.state, "expire", now=now, detail=why)
+                if file.what == "instance":
+                    sent = "SELECT id FROM object WHERE path = ? AND kind = 'original' AND state = 'kept'"
+                    for row in db.execute(sent, (file.path,)).fetchall():
+                        self._store.step(db, row["id"], Object.KEPT, "expire", now=now, detail=why)
+                db.execute("DELETE FROM damage WHERE path = ?", (file.path,))
+
+    def prune(self, *, ended_before: float, limit: int = 1000) -> int:
+        """Remove what only grows and means nothing any more; how many rows.
+
+        Associations that ended before then and that nothing open refers to, and what was noted about commitment
+        requests of deliveries that are settled.
+        """
+        with self._store.write("upkeep.note") as db:
+            gone = db.execute(
+                "DELETE FROM association WHERE rowid IN (SELECT rowid FROM association WHERE ended_at <= ?"
+                " AND id NOT IN"
+                " (SELECT association FROM instance WHERE state IN ('received', 'reading')"
+                " UNION SELECT i.association FROM batch b JOIN instance i ON i.batch = b.id WHERE b.state = 'open')"
+                " LIMIT ?)",
+                (ended_before, limit),
+            ).rowcount
+            gone += db.execute(
+                "DELETE FROM commitment WHERE rowid IN (SELECT c.rowid FROM commitment c JOIN delivery d"
+                " ON d.id = c.delivery WHERE d.state = 'delivered' LIMIT ?)",
+                (limit,),
+            ).rowcount
+        return int(gone)
+
+    def files(self, what: str, *, after: int = 0, limit: int = 100) -> list[Spooled]:
+        """Files of instances, or of objects (results), that should be in the spool, from one number on."""
+        query = _FILES[what == "object"] + " AND id > ? ORDER BY id LIMIT ?"
+        return [_spooled(row) for row in self._store.read(query, after, limit)]
+
+    def file(self, what: str, ref: int) -> Spooled | None:
+        """One such file, if it should still be there."""
+        found = self._store.read(_FILES[what == "object"] + " AND id = ?", ref)
+        return _spooled(found[0]) if found else None
+
+    def learn(self, file: Spooled, digest: str) -> None:
+        """Note the digest of a result of which none was recorded when it was made (by an older version)."""
+        with self._store.write("upkeep.note") as db:
+            db.execute("UPDATE object SET digest = ? WHERE id = ? AND digest IS NULL", (digest, file.id))
+
+    def flag(self, file: Spooled, reason: str, *, now: float) -> None:
+        """Note that a file is damaged, and keep its bytes from being used: what waits for them is parked."""
+        with self._store.write("upkeep.note") as db:
+            db.execute(
+                "INSERT INTO damage (path, what, ref, sop_instance_uid, reason, found_at) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (path) DO UPDATE SET reason = excluded.reason",
+                (file.path, file.what, file.id, file.sop_instance_uid, reason, now),
+            )
+            waiting = "SELECT 1 FROM instance WHERE id = ? AND state = 'waiting'"
+            if file.what == "instance" and db.execute(waiting, (file.id,)).fetchone():
+                self._store.step(
+                    db, file.id, Instance.WAITING, "park", now=now, detail=reason, columns={"note": reason}
+                )
+            unsent = "SELECT d.id FROM delivery d JOIN object o ON o.id = d.object WHERE o.path = ?"
+            for row in db.execute(f"{unsent} AND d.state = 'pending'", (file.path,)).fetchall():
+                self._store.step(
+                    db, row["id"], Delivery.PENDING, "park", now=now, detail=reason, columns={"note": reason}
+                )
+
+    def healed(self, path: str) -> None:
+        """Note that a file that was damaged is whole again."""
+        with self._store.write("upkeep.note") as db:
+            db.execute("DELETE FROM damage WHERE path = ?", (path,))
+
+    def damaged(self) -> list[dict[str, Any]]:
+        """What is known to be damaged: what, ref, path, sop_instance_uid, reason, found_at; oldest first."""
+        return [dict(row) for row in self._store.read("SELECT * FROM damage ORDER BY found_at, path")]
+
+    def attention(self) -> list[dict[str, Any]]:
+        """What a person should look at, in the form of the ledger's own list."""
+        parked = "what = 'instance' AND ref IN (SELECT id FROM instance WHERE state = 'parked')"
+        rows = self._store.read(
+            "SELECT what, ref AS id, 'damaged' AS state, sop_instance_uid AS uid, reason AS note, 0 AS attempts"
+            f" FROM damage WHERE NOT ({parked}) ORDER BY 1, 2"
+        )
+        found = [dict(row) for row in rows]
+        if count := int(self.mark(UNCLAIMED) or 0):
+            note = f"{count} files are older than this ledger, which has no row of them: evenray restore --from-spool"
+            found.append({"what": "spool", "id": 0, "state": "unclaimed", "uid": "", "note": note, "attempts": 0})
+        return found
+
+    def born(self) -> float:
+        """Since when this ledger speaks for the spool, in seconds since the epoch."""
+        return self.mark(BORN) or 0.0
+
+    def has_left(self, path: str) -> bool:
+        """Whether a row says that this file was there and has left."""
+        found = self._store.read(
+            "SELECT 1 FROM instance WHERE path = ?1 AND state IN ('duplicate', 'expired')"
+            " UNION ALL SELECT 1 FROM object WHERE path = ?1 AND state = 'expired'",
+            path,
+        )
+        return bool(found)
+
+    def mark(self, name: str) -> float | None:
+        found = self._store.read("SELECT value FROM mark WHERE name = ?", name)
+        return float(found[0]["value"]) if found else None
+
+    def set_mark(self, name: str, value: float) -> None:
+        with self._store.write("upkeep.note") as db:
+            db.execute(
+                "INSERT INTO mark VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (name, repr(value)),
+            )
+
+
+def copy_ledger(source: Path, target: Path) -> None:
+    """A consistent copy of a ledger that may be in use, as one file. It is not yet forced to the disk.
+
+    Raises sqlite3.Error's meaning as OSError's: the caller only knows that the copy was not made.
+    """
+    try:
+        where = f"{source.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(where, uri=True, timeout=60)) as live, closing(sqlite3.connect(target)) as copy:
+            # All pages in one step: one moment of the ledger, and no writer waits for it.
+            live.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.Error as fault:
+        raise OSError(f"{source}: can't be copied ({fault})") from fault
+
+
+def files_in(ledger: Path) -> list[Spooled]:
+    """Every file that a copy of a ledger says is in the spool. Creates nothing and changes nothing."""
+    with closing(sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        db.row_factory = sqlite3.Row
+        return [_spooled(row) for query in _FILES for row in db.execute(f"{query} ORDER BY id")]
+
+
+def _leaving(row: sqlite3.Row) -> Leaving:
+    state = Instance(row["state"]) if row["what"] == "instance" else Object(row["state"])
+    return Leaving(row["what"], row["id"], state, row["path"])
+
+
+def _spooled(row: sqlite3.Row) -> Spooled:
+    return Spooled(**dict(row))

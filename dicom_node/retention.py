@@ -1,0 +1,131 @@
+"""Let originals and results leave the spool once every destination has answered for them and their days are over.
+
+Knows no network. What was never delivered, is parked or in conflict never leaves; see the ledger's queries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from dicom_node.errors import IllegalStep
+from dicom_node.ledger import Leaving, Ledger
+from dicom_node.settings import Settings
+from dicom_node.spool import Spool
+from dicom_node.steps import reached
+
+log = logging.getLogger(__name__)
+
+DAY_S = 86400.0
+AT_ONCE = 100
+"""Files that leave under one commit."""
+ASSOCIATIONS_S = 7 * DAY_S
+"""What is known of an association is kept this long after its end."""
+NEAR_RESERVE = 1.25
+NEAR_PERCENT = 2.0
+"""Near the limits: within a quarter of the reserve, or two points of the watermark."""
+LOCK = "nothing-leaves.lock"
+
+
+@contextlib.contextmanager
+def holding(spool_root: Path, *, wait: bool) -> Iterator[bool]:
+    """Be the one who lets files leave, or who needs that none does (a backup); False when another is.
+
+    The kernel lets go of it when its holder dies.
+    """
+    handle = os.open(spool_root.parent / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+class Retention:
+    """What may leave, and its leaving."""
+
+    def __init__(self, ledger: Ledger, spool: Spool, settings: Settings) -> None:
+        self._ledger, self._spool = ledger, spool
+        self._rules, self._storage = settings.retention, settings.storage
+
+    def turn(self, *, now: float, beat: Callable[[], None]) -> int:
+        """Let everything leave whose time has come; how many files have left."""
+        while self._ledger.upkeep.settle():
+            beat()
+        gone = self._by_age(now, beat)
+        if self._rules.when_full == "early":
+            gone += self._early(now, beat)
+        while self._ledger.upkeep.prune(ended_before=now - ASSOCIATIONS_S):
+            beat()
+        return gone
+
+    def _by_age(self, now: float, beat: Callable[[], None]) -> int:
+        gone, upkeep = 0, self._ledger.upkeep
+        only_copies = self._rules.only_copies == "expire"
+        if (days := self._rules.originals_days) is not None:
+            before, why = now - days * DAY_S, f"{days:g} days after its last receipt"
+            originals = partial(upkeep.originals_due, settled_before=before, only_copies=only_copies, limit=AT_ONCE)
+            own = partial(upkeep.own_due, before=before, only_copies=only_copies, limit=AT_ONCE)
+            gone += self._all(originals, why, beat, now) + self._all(own, why, beat, now)
+        if (days := self._rules.results_days) is not None:
+            before, why = now - days * DAY_S, f"{days:g} days after its last receipt"
+            results = partial(upkeep.results_due, settled_before=before, only_copies=only_copies, limit=AT_ONCE)
+            gone += self._all(results, why, beat, now)
+        return gone
+
+    def _early(self, now: float, beat: Callable[[], None]) -> int:
+        """Make room of what has its receipts, oldest first, while the disk is nearly full."""
+        gone, upkeep = 0, self._ledger.upkeep
+        never = self._rules.originals_days is None, self._rules.results_days is None
+        while why := self._nearly_full():
+            due = [] if never[0] else upkeep.originals_due(settled_before=now, only_copies=False, limit=AT_ONCE // 4)
+            if not never[1]:
+                due += upkeep.results_due(settled_before=now, only_copies=False, limit=AT_ONCE // 4)
+            left = self._leave(due, f"early, it has its receipts: {why}", now)
+            if not left:
+                log.error("%s, and nothing more may leave: make room, or see what waits (evenray status)", why)
+                break
+            gone += left
+            beat()
+        return gone
+
+    def _nearly_full(self) -> str:
+        return self._spool.full(
+            reserve_mib=int(self._storage.reserve_mib * NEAR_RESERVE),
+            watermark_percent=max(0.0, self._storage.watermark_percent - NEAR_PERCENT),
+        )
+
+    def _all(self, due: Callable[[], list[Leaving]], why: str, beat: Callable[[], None], now: float) -> int:
+        gone = 0
+        while left := self._leave(due(), why, now):
+            gone += left
+            beat()
+        return gone
+
+    def _leave(self, files: list[Leaving], why: str, now: float) -> int:
+        """First the rows, then the files: what is left of a crash in between is an orphan, and goes like one."""
+        if not files:
+            return 0
+        with holding(self._spool.root, wait=False) as alone:
+            if not alone:
+                log.info("%d files may leave, after the backup that runs", len(files))
+                return 0
+            try:
+                self._ledger.upkeep.expire(files, why, now=now)
+            except IllegalStep as changed:
+                log.info("nothing left this time: %s", changed)
+                return 0
+            reached("retention.expired")
+            for file in files:
+                self._spool.discard(file.path)
+        log.info("%d files have left the spool: %s", len(files), why)
+        return len(files)

@@ -1,0 +1,265 @@
+"""The scenarios in which every named step is reached, and which step is reached in which.
+
+Each scenario ends alike whether or not a process was killed in it: that is what the tests compare.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dicom_node.steps import REGISTER
+from tests.node import radiograph, study
+from tests.soak.stage import SETTLE_S, Stage
+
+STUDY = "1.2.826.0.1.3680043.10.1.90"
+SLOW = {"retry": {"first_s": 3600.0, "longest_s": 3600.0}}
+FAST = {"retry": {"first_s": 0.2, "longest_s": 2.0}}
+BUSY, REFUSED = 0xA700, 0xA900
+
+
+def plain(played: Stage, folder: Path) -> Sequence[Path]:
+    """A study through the node to the PACS, which commits to keep it."""
+    files = study(folder, STUDY, 2)
+    played.up()
+    played.node.insist(files)
+    played.quiet()
+    return files
+
+
+def repeats(played: Stage, folder: Path) -> Sequence[Path]:
+    """The same again, another object of the same UID, a result that comes back; a person lets the clash in."""
+    files = study(folder, STUDY, 2)
+    other = radiograph(folder / "other", f"{STUDY}.1", study=STUDY, vendor="Pallas", seed=2)
+    played.up()
+    played.node.insist(files)
+    played.decided()
+    played.node.insist([files[0]])
+    played.node.insist([other])
+    played.reaches("instance", "conflict")
+    played.node.wait(lambda: _held(played, "2.25."), SETTLE_S, "the PACS has a result")
+    back = Path(shutil.copy(_held(played, "2.25.")[0], folder))
+    played.node.insist([back])
+    played.decided()
+    ref = played.node.one("SELECT id FROM instance WHERE state = 'conflict'")
+    played.command("retry", f"instance:{ref}")
+    played.quiet()
+    return [*files, other, back]
+
+
+def _held(played: Stage, start: str) -> list[Path]:
+    return [held.path for held in played.pacs.instances() if held.sop_instance_uid.startswith(start)]
+
+
+def unreadable(played: Stage, folder: Path) -> Sequence[Path]:
+    """An object that is not the one that its sender announced is parked, and parked again."""
+    bad, good = study(folder, STUDY, 2)
+    # The first mention is in the File Meta Information.
+    bad.write_bytes(bad.read_bytes().replace(f"{STUDY}.1".encode(), f"{STUDY}.7".encode(), 1))
+    played.up()
+    played.node.insist([bad, good])
+    played.reaches("instance", "parked")
+    played.command("retry", "--all")
+    _waits_for(played, "instance", "park", 2)
+    played.quiet()
+    return [bad, good]
+
+
+def fails_once(played: Stage, folder: Path) -> Sequence[Path]:
+    """Every step fails once and is tried again; the PACS is busy at first."""
+    files = study(folder, STUDY, 2)
+    played.pacs.refuses["*"] = BUSY
+    played.up()
+    played.node.insist(files)
+    _waits_for(played, "delivery", "release", 1)
+    played.pacs.refuses.clear()
+    played.quiet()
+    return files
+
+
+def parked(played: Stage, folder: Path) -> Sequence[Path]:
+    """An image and a report are parked at their first fault, and tried again by a person."""
+    files = study(folder, STUDY, 1)
+    played.up()
+    played.node.insist(files)
+    played.reaches("instance", "parked")
+    played.quiet()
+    played.reaches("batch", "void")
+    played.command("retry", "--all")
+    played.reaches("batch", "parked")
+    played.command("retry", "--all")
+    played.node.wait_settled()
+    return files
+
+
+def refused(played: Stage, folder: Path) -> Sequence[Path]:
+    """The PACS refuses for good until a person has asked its people."""
+    files = study(folder, STUDY, 1)
+    played.pacs.refuses["*"] = REFUSED
+    played.up()
+    played.node.insist(files)
+    played.reaches("delivery", "parked")
+    played.quiet()
+    played.pacs.refuses.clear()
+    played.command("retry", "--all")
+    played.node.wait_settled()
+    return files
+
+
+def late(played: Stage, folder: Path) -> Sequence[Path]:
+    """The commitment reports come when nobody waits for them any more."""
+    files = study(folder, STUDY, 1)
+    played.node.configure(deliver=SLOW)
+    played.pacs.answering.clear()
+    played.up()
+    played.node.insist(files)
+    _waits_for(played, "delivery", "ask again", 1)
+    played.pacs.answering.set()
+    played.node.configure(deliver=FAST)
+    played.again("deliver")
+    played.quiet()
+    return files
+
+
+def denied(played: Stage, folder: Path) -> Sequence[Path]:
+    """The PACS says that it does not have what it accepted; later it has it."""
+    files = study(folder, STUDY, 1)
+    played.pacs.denies = True
+    played.up()
+    played.node.insist(files)
+    _waits_for(played, "delivery", "send again", 1)
+    played.pacs.denies = False
+    played.quiet()
+    return files
+
+
+def denied_late(played: Stage, folder: Path) -> Sequence[Path]:
+    """It says so when nobody waits any more."""
+    files = study(folder, STUDY, 1)
+    played.node.configure(deliver=SLOW)
+    played.pacs.denies = True
+    played.pacs.answering.clear()
+    played.up("deliver", "work", "upkeep")
+    played.node.configure(deliver=FAST)
+    played.up("listen")
+    played.node.insist(files)
+    _waits_for(played, "delivery", "ask again", 1)
+    played.pacs.denies = False
+    played.pacs.answering.set()
+    _waits_for(played, "delivery", "send again", 1)
+    played.again("deliver")
+    played.quiet()
+    return files
+
+
+def never_committed(played: Stage, folder: Path) -> Sequence[Path]:
+    """The node gives up asking; then the report comes."""
+    files = study(folder, STUDY, 1)
+    played.node.configure(deliver={"retry": {"attempts": 1}})
+    played.pacs.answering.clear()
+    played.up()
+    played.node.insist(files)
+    played.reaches("delivery", "parked")
+    played.quiet()
+    played.pacs.answering.set()
+    played.node.wait(lambda: played.node.counts()["delivery"].keys() == {"delivered"}, SETTLE_S, "all is delivered")
+    return files
+
+
+def unknown_destination(played: Stage, folder: Path) -> Sequence[Path]:
+    """A destination is taken out of the configuration while something is on its way there, and comes back."""
+    first, second = study(folder, STUDY, 2)
+    played.node.configure(deliver=SLOW)
+    played.pacs.answering.clear()
+    played.up()
+    played.node.insist([first])
+    _waits_for(played, "delivery", "ask again", 1)
+    played.down("deliver")
+    played.node.insist([second])
+    played.decided()
+    kept = {name: played.node.settings[name] for name in ("destinations", "routes", "passed_by")}
+    played.node.settings.update(destinations={}, routes=[{"name": "radiographs"}], passed_by={})
+    played.node.configure()
+    played.up("deliver")
+    played.node.wait(lambda: played.node.counts()["delivery"].keys() == {"parked"}, SETTLE_S, "all is parked")
+    played.node.settings.update(kept)
+    played.node.configure(deliver=FAST)
+    played.pacs.answering.set()
+    played.again("deliver")
+    played.command("retry", "--all")
+    played.quiet()
+    return [first, second]
+
+
+def damaged(played: Stage, folder: Path) -> Sequence[Path]:
+    """A spooled file loses its bytes; the sender sends the object again."""
+    files = study(folder, STUDY, 2)
+    played.up()
+    played.node.insist(files)
+    played.quiet()
+    path = played.node.one("SELECT path FROM instance WHERE sop_instance_uid = ?", f"{STUDY}.1")
+    (played.node.spool / path).write_bytes(b"")
+    played.node.insist([files[0]])
+    played.node.wait_settled()
+    return files
+
+
+def _waits_for(played: Stage, what: str, step: str, count: int) -> None:
+    query = "SELECT count(*) FROM history WHERE what = ? AND step = ?"
+    played.node.wait(
+        lambda: played.node.one(query, what, step) >= count, SETTLE_S, f"{count} times {step!r} of a {what}"
+    )
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A play, the faults that belong to it, and the node's settings."""
+
+    play: Callable[[Stage, Path], Sequence[Path]]
+    steps: frozenset[str]
+    """What is killed in it: names of the register, those of the ledger without their last word."""
+    faults: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _named(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "plain": Scenario(plain, _named()),
+    "same": Scenario(plain, _named(), options={"same": True}),
+    "unconfirmed": Scenario(plain, _named(), options={"commitment": False}),
+    "repeats": Scenario(repeats, _named()),
+    "unreadable": Scenario(unreadable, _named()),
+    "fails once": Scenario(
+        fails_once, _named(), faults="process.begun:fail,instance.reading.admit.begun:fail,report.made:fail"
+    ),
+    "parked": Scenario(
+        parked,
+        _named(),
+        faults="process.begun:fail,report.made:fail",
+        options={"work": {"lease_s": 0.5, "retry": {"attempts": 1}}},
+    ),
+    "refused": Scenario(refused, _named()),
+    "late": Scenario(late, _named()),
+    "denied": Scenario(denied, _named()),
+    "denied late": Scenario(denied_late, _named()),
+    "never committed": Scenario(never_committed, _named()),
+    "unknown destination": Scenario(unknown_destination, _named()),
+    "damaged": Scenario(damaged, _named()),
+    "partial": Scenario(plain, _named("spool.clear.removed"), faults="spool.incoming.written:kill"),
+}
+
+
+def scenario_of(step: str) -> str | None:
+    """The first scenario whose table names this step."""
+    short = step.removesuffix(".begun").removesuffix(".done")
+    return next((name for name, one in SCENARIOS.items() if {step, short} & one.steps), None)
+
+
+def without_scenario(steps: Iterable[str] = REGISTER) -> list[str]:
+    return [step for step in steps if scenario_of(step) is None]
