@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check peers bench-engine clean
+.PHONY: help setup demo test check soak peers bench-engine bench-receive bench-latency bench-growth clean
 help:            ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
 
@@ -36,6 +36,23 @@ peers:           ## the real peers (Orthanc, DCMTK, dicom3tools, PixelMed) from 
 bench-engine: $(READY)  ## the classical methods on X-rays they never saw; IMAGES=folder with an index.csv
 	@test -n "$(IMAGES)" || { echo "bench-engine: say IMAGES=folder (with an index.csv, as ../shared/data has)" >&2; exit 2; }
 	@$(BIN)/python -m tests.bench.bench_engine_baseline --images "$(IMAGES)" --out tests/bench/results/engine_baseline.txt
+
+# A trial, a part of it or somebody's files must not replace the last result.
+KEPT = $(if $(QUICK)$(INPUT)$(ONLY)$(CORPUS)$(SENDERS),,--out tests/bench/results/$(1).txt)
+BENCH = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick) $(if $(WORK),--work "$(WORK)")
+
+bench-receive: $(READY)  ## receivers side by side; ROUNDS=3 QUICK=1 CORPUS=dx,cr SENDERS=1,4,8 ONLY=names INPUT=folder PROCESSES=n
+	@$(BIN)/python -m tests.bench.bench_receive $(BENCH) $(if $(CORPUS),--corpus $(CORPUS)) $(if $(SENDERS),--senders $(SENDERS)) \
+	  $(if $(ONLY),--only "$(ONLY)") $(if $(INPUT),--input "$(INPUT)") $(if $(PROCESSES),--processes $(PROCESSES)) $(call KEPT,receive)
+
+bench-latency: $(READY)  ## from the last image to its results in the archive; QUICK=1
+	@$(BIN)/python -m tests.bench.bench_latency $(if $(QUICK),--quick) $(if $(WORK),--work "$(WORK)") $(call KEPT,latency)
+
+bench-growth: $(READY)  ## an empty node beside one with 100,000 instances; ROUNDS=5 QUICK=1
+	@$(BIN)/python -m tests.bench.bench_growth $(BENCH) $(call KEPT,growth)
+
+soak: $(READY)   ## the long tests: kills at every step and at random, power cuts; KILLS=500 CUTS=20 SEED=n ARGS="-k name"; needs root for power cuts
+	@EVENRAY_SOAK=1 $(if $(KILLS),KILLS=$(KILLS)) $(if $(CUTS),CUTS=$(CUTS)) $(if $(SEED),SEED=$(SEED)) $(if $(MINUTES),MINUTES=$(MINUTES)) $(BIN)/python -m pytest -s tests/soak $(ARGS)
 
 clean:           ## remove the environment and what the demo wrote
 	rm -rf $(VENV) build evenray-demo

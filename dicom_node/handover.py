@@ -304,6 +304,8 @@ def leave_to_library(assoc: Association) -> None:
     """Let the library serve an accepted association after all."""
     held = assoc.dul.socket
     if isinstance(held, _Socket):
+        # The thread that sends the acceptance holds the socket when it does: not before may it be let go.
+        held.accepted.wait(held.patience_s)
         held.longest_data = (assoc.acceptor.maximum_length or LONGEST_DATA) + LONGEST_OTHER
         held.patience_s = float(assoc.network_timeout or held.patience_s)
         held.held = False

@@ -31,13 +31,15 @@ def recover(spool: Spool, ledger: Ledger, *, now: float, beat: Callable[[], None
     gone = kept = 0
     for path, made in _unnamed(spool, ledger):
         beat()
-        if now - made <= GRACE_S:
-            continue
-        if _older(path, made, ledger):
-            kept += 1
-            continue
+        # A row that says that the file has left settles it; without one, it may be on its way in.
+        if not ledger.upkeep.has_left(path):
+            if now - made <= GRACE_S:
+                continue
+            if made < ledger.upkeep.born() and not _partial(path):
+                kept += 1
+                continue
         spool.discard(path)
-        log.info("removed %s: no row names it", path)
+        log.info("removed %s: no row says that it is there", path)
         gone += 1
     _count(ledger, kept)
     if kept:
@@ -91,10 +93,6 @@ def _unnamed(spool: Spool, ledger: Ledger) -> Iterator[tuple[str, float]]:
     for path in spool.unknown(ledger.paths_in):
         with contextlib.suppress(FileNotFoundError):
             yield path, spool.at(path).stat().st_mtime
-
-
-def _older(path: str, made: float, ledger: Ledger) -> bool:
-    return made < ledger.upkeep.born() and not _partial(path) and not ledger.upkeep.has_left(path)
 
 
 def _partial(path: str) -> bool:

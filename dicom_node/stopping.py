@@ -14,11 +14,14 @@ class Stopping:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.why = ""
+        """Who asked, once somebody has."""
 
     def on_signals(self) -> None:
         """SIGTERM and SIGINT ask to drain; must be called in the main thread."""
 
-        def ask(_signal: int, _frame: FrameType | None) -> None:
+        def ask(number: int, _frame: FrameType | None) -> None:
+            self.why = self.why or signal.Signals(number).name
             self._event.set()
 
         signal.signal(signal.SIGTERM, ask)
@@ -30,6 +33,7 @@ class Stopping:
         def watch() -> None:
             while os.read(sys.stdin.fileno(), 1):
                 pass
+            self.why = self.why or "the end of the supervisor"
             self._event.set()
 
         threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -73,23 +73,23 @@ def deflated(body: Callable[[], list[bytes]]) -> bytes:
 
 
 def deflated_pixels(path: Path, name: str) -> Path:
-    """64 by 64 pixels in 2 GB of pixel data, in 2 MB."""
-    zeros, count = bytes(1 << 24), 128
+    """64 by 64 pixels in half a gigabyte of pixel data."""
+    zeros, count = bytes(1 << 24), 32
     start = header(name) + element(0x7FE0, 0x0010, "OW", b"", length=count << 24)
     return file_of(path, deflated(lambda: [start, *([zeros] * count)]), name, uid.DeflatedExplicitVRLittleEndian)
 
 
 def deflated_header(path: Path, name: str) -> Path:
-    """A private value of 2 GB in front of everything that names the object."""
-    zeros, count = bytes(1 << 24), 128
+    """A private value of more than a gigabyte in front of everything that names the object."""
+    zeros, count = bytes(1 << 24), 70
     start = element(0x0007, 0x1001, "OB", b"", length=count << 24)
     body = deflated(lambda: [start, *([zeros] * count), header(name)])
     return file_of(path, body, name, uid.DeflatedExplicitVRLittleEndian)
 
 
 def deflated_text(path: Path, name: str) -> Path:
-    """A text of 900 MB, of a VR without a limit."""
-    commas, count = b"1\\" * (1 << 23), 56
+    """A text of 128 MB, of a VR without a limit."""
+    commas, count = b"1\\" * (1 << 23), 8
     start = element(0x0008, 0x0060, "UT", b"", length=count << 24)
     body = deflated(lambda: [start, *([commas] * count), header(name)])
     return file_of(path, body, name, uid.DeflatedExplicitVRLittleEndian)
@@ -118,9 +118,9 @@ def deep(path: Path, name: str) -> Path:
 
 
 def endless(path: Path, name: str) -> Path:
-    """A sequence of a million empty items whose end never comes."""
+    """A sequence of 600,000 empty items whose end never comes."""
     items = element(0x0008, 0x1110, "SQ", b"", length=0xFFFFFFFF)
-    return file_of(path, before_modality(name, items + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 1_000_000), name)
+    return file_of(path, before_modality(name, items + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 600_000), name)
 
 
 def wide(path: Path, name: str) -> Path:

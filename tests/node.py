@@ -80,6 +80,19 @@ class Node:
     def spool(self) -> Path:
         return self.state / "spool"
 
+    def spooled(self) -> list[Path]:
+        """Every file of the spool that holds something; receivers keep empty ones ready."""
+        found = []
+        for path in self.spool.rglob("*"):
+            with suppress(FileNotFoundError):
+                if path.is_file() and path.stat().st_size:
+                    found.append(path)
+        return sorted(found)
+
+    def arriving(self) -> bool:
+        """Whether a part of an object that is not complete has come in."""
+        return any("incoming" in path.parts for path in self.spooled())
+
     def log(self) -> str:
         return (self.folder / "node.log").read_text(errors="replace")
 

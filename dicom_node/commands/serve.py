@@ -52,6 +52,7 @@ def serve(
     except Stop as fault:
         log.error("%s", fault)
         return Exit.USAGE
+    log.info("ended as asked by %s", stopping.why)
     return Exit.DONE
 
 

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import typer
 
 from dicom_node import integrity
 from dicom_node.commands.backup import parts, read_manifest, sha256_of
@@ -27,7 +26,7 @@ def verify(config: Path | None, state_dir: Path | None, backup: Path | None, *, 
     if as_json:
         print(json.dumps(facts, indent=1))
     else:
-        _print(facts, Console())
+        _print(facts)
     return Exit.FAILED if damaged else Exit.DONE
 
 
@@ -46,10 +45,8 @@ def _spool(config: Path | None, state_dir: Path | None) -> tuple[int, int, list[
                     reason = integrity.settle(ledger, spool, file, found, now=time.time())
                     count, size = count + 1, size + found.size
                     if reason:
-                        what = f"{file.what}:{file.id}"
-                        damaged.append(
-                            {"what": what, "path": file.path, "uid": file.sop_instance_uid, "reason": reason}
-                        )
+                        what, uid = f"{file.what}:{file.id}", file.sop_instance_uid
+                        damaged.append({"what": what, "path": file.path, "uid": uid, "reason": reason})
         integrity.recheck(ledger, spool, now=time.time())
     return count, size, damaged
 
@@ -73,15 +70,13 @@ def _backup(folder: Path) -> tuple[int, int, list[dict[str, Any]]]:
     return count, size, [*damaged, *({"what": "node", "path": p, "uid": "", "reason": why} for p, why in was)]
 
 
-def _print(facts: dict[str, Any], console: Console) -> None:
+def _print(facts: dict[str, Any]) -> None:
     rate = facts["mib"] / facts["seconds"] if facts["seconds"] else 0
-    said = f"{facts['files']} files, {facts['mib']} MiB compared in {facts['seconds']} s ({rate:.0f} MiB/s)"
-    console.print(said, highlight=False)
-    if not facts["damaged"]:
-        console.print("Every file is as it was recorded.", highlight=False)
-        return
-    table = Table("what", "file", "UID", "why", title="damaged", title_justify="left")
+    typer.echo(f"{facts['files']} files, {facts['mib']} MiB compared in {facts['seconds']} s ({rate:.0f} MiB/s)")
     for row in facts["damaged"]:
-        table.add_row(row["what"], row["path"], row["uid"], row["reason"])
-    console.print(table)
-    console.print("The same object sent again mends its file; a backup has it, too (evenray restore).", highlight=False)
+        # One line each, whole: paths and UIDs are there to be copied.
+        typer.echo(f"DAMAGED {row['what']} {row['path']}: {row['reason']}")
+    if facts["damaged"]:
+        typer.echo("The same object sent again mends its file; a backup may have it, too: evenray restore.")
+    else:
+        typer.echo("Every file is as it was recorded.")

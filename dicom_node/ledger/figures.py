@@ -75,7 +75,10 @@ class Steps:
 
 
 class Figures:
-    """The part of the ledger about figures."""
+    """The part of the ledger about figures.
+
+    `+what` in the queries keeps SQLite at the range of ids: its index by what and row would look at all of them.
+    """
 
     def __init__(self, store: Reading) -> None:
         self._store = store
@@ -119,7 +122,7 @@ class Figures:
     def _recent(self, step: str, since: float) -> int:
         query = (
             "SELECT count(*) FROM history WHERE id > (SELECT coalesce(max(id), 0) - ? FROM history)"
-            " AND what = 'instance' AND step = ? AND at >= ?"
+            " AND +what = 'instance' AND step = ? AND at >= ?"
         )
         return int(self._store.read(query, BACK // 4, step, since)[0][0])
 
@@ -139,7 +142,7 @@ class Figures:
         )
         decisions = self._store.read(
             "SELECT i.decision FROM history h JOIN instance i ON i.id = h.ref"
-            " WHERE h.id > ? AND h.id <= ? AND h.what = 'instance' AND h.step = 'decide' AND i.decision IS NOT NULL",
+            " WHERE h.id > ? AND h.id <= ? AND +h.what = 'instance' AND h.step = 'decide' AND i.decision IS NOT NULL",
             mark,
             upto,
         )
@@ -154,7 +157,7 @@ class Figures:
         """Where the time of the last decided instances went, newest first."""
         last = self._store.read(
             "SELECT DISTINCT ref FROM (SELECT ref, id FROM history"
-            " WHERE id > (SELECT coalesce(max(id), 0) - ? FROM history) AND what = 'instance' AND step = 'decide'"
+            " WHERE id > (SELECT coalesce(max(id), 0) - ? FROM history) AND +what = 'instance' AND step = 'decide'"
             " ORDER BY id DESC LIMIT ?)",
             BACK,
             limit,
@@ -208,7 +211,7 @@ class Figures:
             "SELECT h.ref, h.at, d.destination, (SELECT max(c.at) FROM history c WHERE c.what = 'delivery'"
             " AND c.ref = h.ref AND c.step = 'claim' AND c.id < h.id) AS claimed FROM history h"
             " JOIN delivery d ON d.id = h.ref WHERE h.id IN (SELECT id FROM history"
-            " WHERE id > (SELECT coalesce(max(id), 0) - ? FROM history) AND what = 'delivery' AND before = 'sending'"
+            " WHERE id > (SELECT coalesce(max(id), 0) - ? FROM history) AND +what = 'delivery' AND before = 'sending'"
             " AND step IN ('store', 'deliver') ORDER BY id DESC LIMIT ?) ORDER BY h.id",
             BACK,
             limit,

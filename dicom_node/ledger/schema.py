@@ -24,6 +24,7 @@ CREATE TABLE association (
   opened_at REAL NOT NULL, ended_at REAL, how TEXT
 ) STRICT;
 CREATE INDEX association_open ON association (listener) WHERE ended_at IS NULL;
+CREATE INDEX association_ended ON association (ended_at) WHERE ended_at IS NOT NULL;
 CREATE TABLE batch (
   id INTEGER PRIMARY KEY, study_key TEXT NOT NULL, study_instance_uid TEXT NOT NULL, number INTEGER NOT NULL,
   state TEXT NOT NULL, first_at REAL NOT NULL, last_at REAL NOT NULL, note TEXT NOT NULL DEFAULT '',

@@ -59,8 +59,8 @@ class Store:
             except (sqlite3.Error, OSError, LedgerUnavailable) as fault:
                 raise Stop(
                     f"{path}: can't be used as the ledger ({fault}): check owner and rights of it and its folder; if "
-                    "it is damaged, stop the node and restore it from a backup, or move it aside: originals stay in "
-                    "the spool"
+                    "it is damaged, restore it (evenray restore BACKUP --ledger-only), or make a new one from the "
+                    "originals in the spool (evenray restore --from-spool)"
                 ) from fault
             self._open = opened.pop_all()
 

@@ -87,8 +87,11 @@ def in_strips(place: Place, work: Callable[..., torch.Tensor], *images: torch.Te
 
 
 def count_in_strips(place: Place, work: Callable[..., torch.Tensor], *images: torch.Tensor) -> torch.Tensor:
-    """The sum, on the CPU, of the integer counts that `work` gives for each strip of (1, H, W) tensors."""
-    rows = place.rows or int(images[0].shape[1])
+    """The sum, on the CPU, of the integer counts that `work` gives for each strip of (1, H, W) tensors.
+
+    Always in strips: to choose pixels by a mask, torch lists their places in 24 bytes each.
+    """
+    rows = place.rows or STRIP_ROWS
     tops = range(0, int(images[0].shape[1]), rows)
     parts = (work(*(image[:, top : top + rows].to(place.device) for image in images)).cpu() for top in tops)
     total = next(parts)

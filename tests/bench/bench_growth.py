@@ -8,8 +8,8 @@ crash; the two nodes in turns, ratios within a round. The filling takes some min
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -56,7 +56,7 @@ class Figures:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and save."""
+    """Measure, print and save; 1 where an image was lost or a node did not start, 0 also where goals are missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=100, help="of each claim in a round")
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         before = _ledger_mb(folder / "grown")
         found = {name: Figures() for name in NAMES}
         _claims(folder, found, rounds, calls)
-        _receive(folder, found, rounds, quick=options.quick)
+        faults = _receive(folder, found, rounds, quick=options.quick)
         _start_up(folder, found, max(2, rounds // 2), 5.0 if options.quick else options.run_s)
         lines = [
             f"growth, {about[0]}",
@@ -84,12 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             *(["QUICK: far too small for its figures to mean anything"] if options.quick else []),
             "",
             *_text(found),
+            *faults,
         ]
     text = "\n".join(lines) + "\n"
     print(text, end="")
     if options.out:
         options.out.write_text(text, encoding="utf-8")
-    return 0
+    return int(bool(faults))
 
 
 def _fill(folder: Path, size: Size) -> float:
@@ -167,8 +168,9 @@ CLAIMS: dict[str, Callable[[Ledger], float]] = {
 }
 
 
-def _receive(folder: Path, found: dict[str, Figures], rounds: int, *, quick: bool) -> None:
-    """MB/s of the real listener, the small images over one association."""
+def _receive(folder: Path, found: dict[str, Figures], rounds: int, *, quick: bool) -> list[str]:
+    """MB/s of the real listener, the small images over one association; what went wrong."""
+    faults: list[str] = []
     corpus = corpora.generate(folder / "cr", "cr", (corpora.QUICK if quick else corpora.FULL)["cr"], 1)
     shares = corpus.shares(folder / "shares", 1)
     ours = receivers.evenray("evenray")
@@ -177,14 +179,22 @@ def _receive(folder: Path, found: dict[str, Figures], rounds: int, *, quick: boo
         for name in NAMES if turn % 2 else NAMES[::-1]:
             node = folder / name
             before = ledger_rows(node / "state")
-            subprocess.run(["sync"], check=True)
-            with receivers.running(ours, node) as peer:
-                wall_s, codes, said = send(shares, ours.aet, peer.port)
-                arrived = ledger_rows(node / "state") - before
+            os.sync()
+            try:
+                with receivers.running(ours, node) as peer:
+                    wall_s, codes, said = send(shares, ours.aet, peer.port)
+                    arrived = ledger_rows(node / "state") - before
+            except receivers.NotReady as fault:
+                faults.append(f"FAULT receive, {name}, round {turn + 1}: did not start")
+                _progress(f"{faults[-1]}\n{fault}")
+                continue
             if arrived != len(corpus.files) or any(codes):
-                raise SystemExit(f"{name}: {arrived} of {len(corpus.files)} arrived\n{said}{peer.log_end()}")
+                faults.append(f"FAULT receive, {name}, round {turn + 1}: {arrived} of {len(corpus.files)} arrived")
+                _progress(f"{faults[-1]}\n{said}{peer.log_end()}")
+                continue
             found[name].rates[turn] = corpus.bytes / 1e6 / max(wall_s - scan_s, 1e-3)
         _progress(f"receive: round {turn + 1} of {rounds}")
+    return faults
 
 
 def _start_up(folder: Path, found: dict[str, Figures], rounds: int, run_s: float) -> None:
@@ -261,7 +271,7 @@ def _text(found: dict[str, Figures]) -> list[str]:
         rows.append(_row(f"{what}, ms", in_ms[0], in_ms[1], 2))
     rows.append(_row("tidying up (sweep, recover), s", empty.recover_s, grown.recover_s, 2))
     rows.append(_row("start after a kill until all works, s", empty.ready_s, grown.ready_s, 1))
-    lines += table(("", "empty", "grown", "ratio"), rows)
+    lines += table(("", "empty", "grown", "ratio"), [row for row in rows if row])
     lines += ["", "memory, peak RSS and PSS of the greatest process of a kind, MB"]
     lines += table(("", "empty", "grown", "grown - empty, RSS"), _memory(empty, grown))
     goals = [goal_of("growth_receive_ratio", rate, ">=", SLOWER)]
@@ -271,13 +281,15 @@ def _text(found: dict[str, Figures]) -> list[str]:
     return [*lines, "", *goals, goal_of("growth_start_up_s", replace(ready, median=ready.high), "<=", RECOVERY_S)]
 
 
-def _row(name: str, empty: dict[int, float], grown: dict[int, float], digits: int) -> tuple[str, str, str, str]:
+def _row(name: str, empty: dict[int, float], grown: dict[int, float], digits: int) -> tuple[str, ...]:
     ratio = paired(grown, empty)
+    if ratio is None:
+        return ()
     return (
         name,
         spread(empty.values()).text(digits),
         spread(grown.values()).text(digits),
-        ratio.text(2) if ratio else "",
+        ratio.text(2),
     )
 
 

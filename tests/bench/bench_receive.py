@@ -243,7 +243,7 @@ def _rounds(bench: Bench, found: list[Receiver], sent: list[Corpus], senders: li
 
 def send(shares: Sequence[Path], aet: str, port: int) -> tuple[float, list[int], str]:
     """One sender a folder, all at once; seconds until the last has ended, their exit codes and what they said."""
-    sender = [program("storescu") or "storescu", "-q", "-R", "-aec", aet, "+sd", "+r", LOOPBACK, str(port)]
+    sender = [program("storescu") or "storescu", "-ll", "error", "-R", "-aec", aet, "+sd", "+r", LOOPBACK, str(port)]
     environment, codes = os.environ | receivers.UNDELAYED, []
     with tempfile.TemporaryFile() as said:
         began = time.perf_counter()

@@ -19,6 +19,8 @@ from tests import dicom_files
 
 LARGE = 4_000_000
 """Bytes of a file, on average, above which a corpus counts as large."""
+PLAIN = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)
+DICOMDIR = uid.MediaStorageDirectoryStorage
 ROOT_UID = "1.2.826.0.1.3680043.8.498.77"
 
 
@@ -44,13 +46,16 @@ class Corpus:
     name: str
     files: tuple[Path, ...]
     bytes: int
+    left_out: int = 0
+    """DICOM files of the folder that are not sent."""
 
     @property
     def large(self) -> bool:
         return self.bytes / len(self.files) >= LARGE
 
     def text(self) -> str:
-        return f"{self.name}: {len(self.files)} files, {self.bytes / 1e6:.1f} MB"
+        less = f"; {self.left_out} left out (compressed, or of a UID sent already)" if self.left_out else ""
+        return f"{self.name}: {len(self.files)} files, {self.bytes / 1e6:.1f} MB{less}"
 
     def shares(self, folder: Path, senders: int) -> list[Path]:
         """A folder of links for each sender, studies kept together as far as the numbers allow."""
@@ -60,8 +65,8 @@ class Corpus:
             if not share.exists():
                 share.mkdir(parents=True)
                 first, behind = (len(self.files) * k // senders for k in (n, n + 1))
-                for path in self.files[first:behind]:
-                    (share / path.name).symlink_to(path.resolve())
+                for k, path in enumerate(self.files[first:behind], start=first):
+                    (share / f"{k:05}.dcm").symlink_to(path.resolve())
             made.append(share)
         return [share for share in made if any(share.iterdir())]
 
@@ -83,8 +88,8 @@ def generate(folder: Path, name: str, shape: Shape, seed: int) -> Corpus:
 
 
 def given(source: Path, name: str = "input") -> Corpus:
-    """The DICOM files of a folder that storescu can send; a second file of one UID is left out."""
-    files, seen = [], set()
+    """The DICOM files of a folder that storescu sends with default options: uncompressed ones, each UID once."""
+    files, seen, left_out = [], set(), 0
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
         try:
             with warnings.catch_warnings():
@@ -93,12 +98,19 @@ def given(source: Path, name: str = "input") -> Corpus:
         except (InvalidDicomError, OSError, EOFError):
             continue
         identity, kind = meta.get("MediaStorageSOPInstanceUID"), meta.get("MediaStorageSOPClassUID")
-        if identity and kind != uid.MediaStorageDirectoryStorage and identity not in seen:
+        if (
+            meta.get("TransferSyntaxUID") in PLAIN
+            and identity
+            and kind not in (None, DICOMDIR)
+            and identity not in seen
+        ):
             seen.add(identity)
             files.append(path)
+        else:
+            left_out += 1
     if not files:
-        raise SystemExit(f"INPUT={source}: no DICOM file was found there")
-    return Corpus(name, tuple(files), sum(path.stat().st_size for path in files))
+        raise SystemExit(f"INPUT={source}: no uncompressed DICOM file was found there")
+    return Corpus(name, tuple(files), sum(path.stat().st_size for path in files), left_out)
 
 
 def _phantom(rows: int, columns: int) -> NDArray[np.uint16]:

@@ -92,7 +92,7 @@ def _finish(made: Node, pacs: Archive, truth: Truth) -> None:
     # Nothing is left over in the spool: every file has its row.
     with made.ledger() as ledger:
         known = ledger.known_paths()
-    spooled = {p.relative_to(made.spool).as_posix() for p in made.spool.rglob("*") if p.is_file()}
+    spooled = {path.relative_to(made.spool).as_posix() for path in made.spooled()}
     assert known <= spooled
     assert not [path for path in spooled if path.startswith("incoming/")]
 
@@ -110,7 +110,7 @@ def test_a_listener_killed_in_the_middle_of_an_object_has_not_said_success(
     def cut(_event: evt.Event) -> None:
         sent.append(1)
         if len(sent) == 2:
-            wait_until(lambda: any((made.spool / "incoming").iterdir()), 10, "a part of the object has arrived")
+            wait_until(made.arriving, 10, "a part of the object has arrived")
             made.kill("listen")
 
     link.bind(evt.EVT_PDU_SENT, cut)

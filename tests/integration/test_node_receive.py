@@ -82,9 +82,9 @@ def _rejection(port: int, *, called: str, calling: str) -> tuple[int, int, int]:
 
 
 def _kept(listener: Node) -> tuple[int, list[Path]]:
-    """How many rows there are, and every file in the spool."""
+    """How many rows there are, and every file in the spool that holds something."""
     rows = listener.one("SELECT count(*) FROM instance")
-    return int(rows), sorted(path for path in listener.spool.rglob("*") if path.is_file())
+    return int(rows), listener.spooled()
 
 
 def _stored(listener: Node, uid: str) -> Path:
@@ -142,14 +142,13 @@ def test_an_abort_in_the_middle_of_an_object_leaves_no_file_and_no_row(listener:
     path = radiograph(files, f"{STUDY}.2.1", study=STUDY, size=512)
     before = _kept(listener)
     link = open_association(listener.port, [path])
-    incoming = listener.spool / "incoming"
     sent: list[int] = []
 
     def cut(_event: evt.Event) -> None:
         sent.append(1)
         if len(sent) == 3:
             # What a cable does: the connection is gone in the middle of the data set.
-            wait_until(lambda: any(incoming.iterdir()), 10, "a part of the object has arrived")
+            wait_until(listener.arriving, 10, "a part of the object has arrived")
             link.dul.socket.close()
 
     link.bind(evt.EVT_PDU_SENT, cut)
@@ -167,7 +166,7 @@ def test_an_abort_pdu_in_the_middle_of_an_object_leaves_no_file_and_no_row(liste
     def cut(_event: evt.Event) -> None:
         sent.append(1)
         if len(sent) == 3:
-            wait_until(lambda: any((listener.spool / "incoming").iterdir()), 10, "a part of the object has arrived")
+            wait_until(listener.arriving, 10, "a part of the object has arrived")
             # A-ABORT by the service user. Source: PS3.8 9.3.8.
             link.dul.socket.socket.sendall(struct.pack(">BBIBBBB", 7, 0, 4, 0, 0, 0, 0))
             link.dul.socket.close()

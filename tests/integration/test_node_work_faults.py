@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.bombs import BOMBS
+from tests.bombs import BOMBS, CHEST, element, header
 from tests.node import Node, node, radiograph, study, uid_of
 from tests.peers import wait_until
+from tests.raw_peer import EXPLICIT, RawPeer, associate_rq, store
 
 STUDY = "1.2.826.0.1.3680043.10.1.60"
-MOST_GROWTH_MIB = 2600
-"""A worker's peak above what it needs for a small image: the largest image that is believed to be one takes so much."""
+MOST_GROWTH_MIB = 2000
+"""A worker's peak above what it needs for a small image. What is allowed to a decoder of the largest image, and more
+than the engine takes for that."""
 
 
 def fault(monkeypatch: pytest.MonkeyPatch, folder: Path, asked: str) -> Path:
@@ -45,7 +47,7 @@ def test_an_image_over_which_two_workers_died_is_parked_and_the_rest_goes_on(
     mark = fault(monkeypatch, tmp_path, f"process.begun:{action}")
     files = study(tmp_path / "in", STUDY, 2)
     pacs = {"pacs": {"kind": "folder", "path": str(tmp_path / "out")}}
-    with node(tmp_path, pacs, work={"image_timeout_s": 6}) as made:
+    with node(tmp_path, pacs, work={"image_timeout_s": 4}) as made:
         made.accept(*files)
         happens_twice(made, mark)
         # A third would be one too many: it must not even be tried.
@@ -99,8 +101,51 @@ def test_no_bomb_kills_the_worker_or_fills_its_memory(tmp_path: Path) -> None:
         assert outcomes[uid_of(good)] != "unreadable"
         ends = {name: outcomes.get(f"1.2.60.{n}", "parked") for n, name in enumerate(BOMBS, start=1)}
         # Both are images all the same: what is long is left out, and a stream may say that all is of one grey.
-        fine = {"wide sequence", "JPEG 2000 that agrees with its header"}
+        fine = {"wide sequence", "deflated text", "JPEG 2000 that agrees with its header"}
         assert {name for name, end in ends.items() if end not in ("parked", "unreadable")} <= fine
         assert all("no radiograph is like that" in note or "damaged" in note for note in parked.values())
         assert not [path for path in tmp_path.rglob("*") if path.suffix == ".core"]
     wait_until(lambda: not made.alive(), 60, "the node has ended")
+
+
+HOSTILE = ("../../escaped", "/tmp/escaped", "..", ".", "1.2\n3", "a/b\\c", "%s%n", "1." * 150 + "1", "")
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_no_uid_or_title_makes_a_file_outside_of_the_nodes_folders(tmp_path: Path, fast: bool) -> None:
+    folder = tmp_path / "a" / "b" / "node"
+    folder.mkdir(parents=True)
+    out = folder / "out"
+    where = {"folder": {"kind": "folder", "path": str(out)}}
+    with node(folder, where, listen={"fast": fast}) as made:
+        outside = _files(tmp_path, but=folder)
+        for number, uid in enumerate(HOSTILE, start=1):
+            for command, study_uid in ((uid, "1.2.62"), (f"1.2.62.{number}", uid), (uid, uid)):
+                peer = RawPeer.connect(made.port)
+                peer.send(associate_rq([(1, CHEST, [EXPLICIT])], calling="../../../titled"))
+                answer = peer.read()
+                assert answer is not None
+                assert answer.kind == 2
+                body = header(uid if command == uid else f"1.2.62.{number}", 16)
+                place, end = body.index(b"\x20\x00\x0d\x00"), body.index(b"\x20\x00\x0e\x00")
+                body = body[:place] + element(0x0020, 0x000D, "UI", study_uid) + body[end:]
+                peer.send(store(body + element(0x7FE0, 0x0010, "OB", bytes(256)), instance=command))
+                # Refused, aborted or taken: whatever is answered, what follows is what counts.
+                peer.read()
+                peer.sock.close()
+        made.accept(radiograph(folder / "in", "1.2.63.1", study="1.2.63"))
+        made.wait_settled()
+        assert made.outcomes()["1.2.63.1"] != "unreadable"
+        assert _files(tmp_path, but=folder) == outside
+        inside = {path.relative_to(folder).parts[0] for path in _files(folder)}
+        assert inside <= {"state", "out", "in", "node.yaml", "node.log"}
+        names = {path.stem for path in _files(out)}
+        assert all(re.fullmatch(r"[0-9.]+", name) for name in names)
+        assert not any("titled" in part for path in _files(folder) for part in path.parts)
+        notes = {row["note"] for row in made.rows("SELECT note FROM instance WHERE state = 'parked'")}
+        assert all("is no UID" in note or "another SOP Instance UID" in note or "it has no" in note for note in notes)
+        assert notes
+
+
+def _files(folder: Path, *, but: Path | None = None) -> set[Path]:
+    return {p for p in folder.rglob("*") if p.is_file() and not (but and p.is_relative_to(but))}

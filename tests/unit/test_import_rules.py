@@ -10,8 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ENGINE_USERS = {"engine_image", "process", "references", "demo"}
-SQL_USERS = {"ledger", "receive"}
-"""`receive` only catches SQLite's error: a ledger that can't be written is answered as lack of resources."""
+SQL_USERS = {"ledger"}
 
 # From the bottom up. Files of one row don't import each other; a folder is one entry and free inside.
 ROWS: tuple[frozenset[str], ...] = (

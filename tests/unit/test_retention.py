@@ -135,7 +135,7 @@ def test_what_is_left_of_a_crash_between_row_and_file_goes_as_an_orphan(node: Ho
     due = node.ledger.upkeep.originals_due(settled_before=MONTH, only_copies=False, limit=9)
     node.ledger.upkeep.expire(due, "test", now=MONTH)
     assert due[0].path in node.there(), "as if killed right here"
-    recover(node.spool, node.ledger, now=1e12)
+    recover(node.spool, node.ledger, now=node.spool.at(due[0].path).stat().st_mtime)
     assert len(node.there()) == 2
     assert due[0].path not in node.there()
 

@@ -56,7 +56,7 @@ def test_a_manager_that_is_gone_or_does_not_read_holds_nothing_up(
     name, _line = manager
     with monkeypatch.context() as impatient:
         impatient.setattr(service_manager, "PATIENCE_S", 0.01)
-        for n in range(600):
+        for n in range(40):
             ServiceManager(name).ready(str(n))
     ServiceManager(str(tmp_path / "gone")).stopping()
     ServiceManager().stopping()

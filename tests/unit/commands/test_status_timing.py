@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dicom_node.commands import status_timing
-from dicom_node.ledger import Ledger
+from dicom_node.ledger import Figures, Ledger
 from dicom_node.ledger.figures import figures_of
 from dicom_node.liveness import Liveness
 from dicom_node.records import Arrival, Decision, Outcome
@@ -148,3 +150,38 @@ def test_steps_are_counted_once_however_they_are_asked_for(ledger: Ledger, tmp_p
         assert figures.queues()["instance"]["received"] == 2
         assert figures.undelivered() == [("pacs", "pending", 1)]
         assert figures.oldest_waiting() == NOW
+
+
+class Explaining:
+    """Reads from a ledger, and remembers how SQLite went about it."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path)
+        self._db.row_factory = sqlite3.Row
+        self.plans: list[str] = []
+
+    def read(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        self.plans += [row["detail"] for row in self._db.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+        return self._db.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def test_no_figure_looks_at_every_row(ledger: Ledger, tmp_path: Path) -> None:
+    _arrive(ledger, 3, now=NOW)
+    _decide(ledger, admitted=NOW, claimed=NOW, decided=NOW)
+    (row,) = ledger.deliveries.claim("pacs", "d", now=NOW, lease_s=60, limit=1)
+    ledger.deliveries.stored(row, 0, "stored", commitment=False, now=NOW)
+    store = Explaining(tmp_path / "ledger.sqlite")
+    figures = Figures(store)
+    for look in (figures.queues, figures.undelivered, figures.waiting, figures.oldest_waiting, figures.timings):
+        look()
+    figures.flow(300, now=NOW)
+    figures.steps_since(0)
+    store.close()
+    tables = ("instance", "history", "delivery", "object", "batch", "h", "i", "d", "o", "c")
+    assert store.plans
+    assert [plan for plan in store.plans if any(plan.startswith(f"SCAN {table}") for table in tables)] == []
+    # The history by what it is about holds every row of it.
+    assert [plan for plan in store.plans if "history_by_ref (what=?)" in plan] == []

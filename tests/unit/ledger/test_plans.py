@@ -78,6 +78,7 @@ def _live(ledger: Ledger) -> None:
     ledger.objects_of(1)
     ledger.is_result("8.8")
     ledger.names("results/8.8")
+    ledger.paths_in("originals/")
     for batch, _ in batches.to_decide(now=100, rules=rules):
         batches.close(batch, "quiet", now=100)
     for ending in ("release", "park", "report"):
