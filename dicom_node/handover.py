@@ -287,7 +287,12 @@ def take_over(assoc: Association, keeper: Keeper, *, silence_s: float, message_t
         message_timeout_s=message_timeout_s,
         artim_s=artim_s,
     )
-    stream = Stream(cast(socket.socket, held.socket), contexts, keeper, limits)
+    if held.socket is None:
+        # The peer was gone before it could be told.
+        assoc.is_established = False
+        assoc.kill()
+        return Ending.CLOSED
+    stream = Stream(held.socket, contexts, keeper, limits)
     server.streams[assoc] = stream
     try:
         ending = stream.run()

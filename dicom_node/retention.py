@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 from dicom_node.errors import IllegalStep
@@ -71,31 +71,53 @@ class Retention:
     def _by_age(self, now: float, beat: Callable[[], None]) -> int:
         gone, upkeep = 0, self._ledger.upkeep
         only_copies = self._rules.only_copies == "expire"
-        if (days := self._rules.originals_days) is not None:
-            before, why = now - days * DAY_S, f"{days:g} days after its last receipt"
-            originals = partial(upkeep.originals_due, settled_before=before, only_copies=only_copies, limit=AT_ONCE)
-            own = partial(upkeep.own_due, before=before, only_copies=only_copies, limit=AT_ONCE)
-            gone += self._all(originals, why, beat, now) + self._all(own, why, beat, now)
-        if (days := self._rules.results_days) is not None:
-            before, why = now - days * DAY_S, f"{days:g} days after its last receipt"
-            results = partial(upkeep.results_due, settled_before=before, only_copies=only_copies, limit=AT_ONCE)
-            gone += self._all(results, why, beat, now)
+        days = self._rules.originals_days, self._rules.results_days
+        upkeep.under_rules((days[0] is None) + 2 * (days[1] is None) + 4 * only_copies)
+        past = [None if kind is None else now - kind * DAY_S for kind in days]
+        for settled_at, batch in self._batches(max((at for at in past if at is not None), default=None), beat):
+            over = [at is not None and settled_at <= at for at in past]
+            files = upkeep.leaving(batch, originals=over[0], results=over[1], only_copies=only_copies)
+            left = self._leave(files, f"its days after the last receipt are over: batch {batch}", now)
+            if left < len(files):
+                return gone
+            gone += left
+            if all(at is None or settled_at <= at for at in past):
+                upkeep.clear(batch)
+        if past[0] is not None:
+            while left := self._leave(
+                upkeep.own_due(before=past[0], only_copies=only_copies, limit=AT_ONCE), "its days are over", now
+            ):
+                gone += left
+                beat()
         return gone
+
+    def _batches(self, settled_before: float | None, beat: Callable[[], None]) -> Iterator[tuple[float, int]]:
+        """Batches of which something may leave, oldest first."""
+        at = (-math.inf, 0)
+        while settled_before is not None:
+            beat()
+            found = self._ledger.upkeep.due(settled_before=settled_before, after=at)
+            if not found:
+                return
+            yield from found
+            at = found[-1]
 
     def _early(self, now: float, beat: Callable[[], None]) -> int:
         """Make room of what has its receipts, oldest first, while the disk is nearly full."""
-        gone, upkeep = 0, self._ledger.upkeep
-        never = self._rules.originals_days is None, self._rules.results_days is None
-        while why := self._nearly_full():
-            due = [] if never[0] else upkeep.originals_due(settled_before=now, only_copies=False, limit=AT_ONCE // 4)
-            if not never[1]:
-                due += upkeep.results_due(settled_before=now, only_copies=False, limit=AT_ONCE // 4)
-            left = self._leave(due, f"early, it has its receipts: {why}", now)
-            if not left:
-                log.error("%s, and nothing more may leave: make room, or see what waits (evenray status)", why)
-                break
+        if not self._nearly_full():
+            return 0
+        gone = 0
+        kinds = {"originals": self._rules.originals_days is not None, "results": self._rules.results_days is not None}
+        for _, batch in self._batches(now, beat):
+            if not (why := self._nearly_full()):
+                return gone
+            files = self._ledger.upkeep.leaving(batch, **kinds, only_copies=False)
+            left = self._leave(files, f"early, it has its receipts: {why}", now)
+            if left < len(files):
+                return gone
             gone += left
-            beat()
+        if why := self._nearly_full():
+            log.error("%s, and nothing more may leave: make room, or see what waits (evenray status)", why)
         return gone
 
     def _nearly_full(self) -> str:
@@ -103,13 +125,6 @@ class Retention:
             reserve_mib=int(self._storage.reserve_mib * NEAR_RESERVE),
             watermark_percent=max(0.0, self._storage.watermark_percent - NEAR_PERCENT),
         )
-
-    def _all(self, due: Callable[[], list[Leaving]], why: str, beat: Callable[[], None], now: float) -> int:
-        gone = 0
-        while left := self._leave(due(), why, now):
-            gone += left
-            beat()
-        return gone
 
     def _leave(self, files: list[Leaving], why: str, now: float) -> int:
         """First the rows, then the files: what is left of a crash in between is an orphan, and goes like one."""

@@ -35,6 +35,8 @@ DRAIN_MARGIN_S = 30.0
 """So much longer than associations may the processes finish what they have in hand, before they are killed."""
 OUT_OF_BOUNDS_S = 600.0
 """A process that could not be brought back for this long: only starting everything anew may help."""
+LATELY_S = 30.0
+"""A receiver has loaded its libraries by then, has seen that its supervisor is gone, and lets go of the port."""
 LOOK_S = 0.1
 HEAR_S = 1.0
 
@@ -47,9 +49,10 @@ def run(
     `options` go to every process. Raises AlreadyRunning, and Stop when a port is taken.
     """
     locks = settings.state_dir / "locks"
+    lately = _heard_lately(locks / "listen")
     held = [Liveness(locks, name, alone=True) for name in (["serve"] if "work" in roles else []) + ["listen"]]
     try:
-        with _open_socket(settings.listen, locks, stopping) as listening:
+        with _open_socket(settings.listen, locks, stopping, lately=lately) as listening:
             if stopping.asked:
                 return 0
             log.info("%s holds %s:%d", settings.listen.ae_title, settings.listen.host, settings.listen.port)
@@ -170,15 +173,25 @@ def _children(
     return made
 
 
-def _open_socket(listen: Listen, locks: Path, stopping: Stopping) -> socket.socket:
-    """Bind the port once, for every receiver. Raises Stop when it is taken by something else than an earlier start."""
+def _heard_lately(lock: Path) -> bool:
+    """Whether an earlier supervisor's heart beat until a moment ago."""
+    return lock.exists() and time.time() - lock.stat().st_mtime < LATELY_S
+
+
+def _open_socket(listen: Listen, locks: Path, stopping: Stopping, *, lately: bool) -> socket.socket:
+    """Bind the port once, for every receiver. Raises Stop when it is taken by something else than an earlier start.
+
+    `lately`: an earlier supervisor was killed just now; receivers that it had only begun to start have no lock yet.
+    """
+    begun = time.monotonic()
     deadline, told = time.monotonic() + listen.drain_s + DRAIN_MARGIN_S, False
     while True:
         try:
             return _bound(listen.host, listen.port)
         except OSError as fault:
             # After a SIGKILL of the supervisor its receivers let go of the port as soon as they have noticed.
-            if RECEIVER not in running(locks) or time.monotonic() > deadline or stopping.asked:
+            ending = RECEIVER in running(locks) or (lately and time.monotonic() - begun < LATELY_S)
+            if not ending or time.monotonic() > deadline or stopping.asked:
                 raise Stop(
                     f"listen: {listen.host}:{listen.port} can't be opened ({fault.strerror}): "
                     "stop what uses the port, or change listen.host / listen.port"

@@ -27,7 +27,7 @@ from dicom_node.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.2
+POLL_S = 0.1
 """How long an idle worker waits before it looks again."""
 SWEEP_S = 5.0
 AT_ONCE = 100

@@ -73,8 +73,8 @@ def deflated(body: Callable[[], list[bytes]]) -> bytes:
 
 
 def deflated_pixels(path: Path, name: str) -> Path:
-    """64 by 64 pixels in half a gigabyte of pixel data."""
-    zeros, count = bytes(1 << 24), 32
+    """64 by 64 pixels in 128 MB of pixel data."""
+    zeros, count = bytes(1 << 24), 8
     start = header(name) + element(0x7FE0, 0x0010, "OW", b"", length=count << 24)
     return file_of(path, deflated(lambda: [start, *([zeros] * count)]), name, uid.DeflatedExplicitVRLittleEndian)
 

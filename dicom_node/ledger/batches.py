@@ -53,9 +53,13 @@ class Batches:
         return list(found.values())
 
     def _unread(self) -> float | None:
-        query = "SELECT min(received_at) AS at FROM instance WHERE state IN ('received', 'reading')"
-        at = self._store.read(query)[0]["at"]
-        return None if at is None else float(at)
+        # Named, or the index of the state is taken and every unread row is looked at.
+        query = (
+            "SELECT received_at FROM instance INDEXED BY instance_unread WHERE state IN ('received', 'reading')"
+            " ORDER BY received_at LIMIT 1"
+        )
+        found = self._store.read(query)
+        return float(found[0]["received_at"]) if found else None
 
     def _snapshots(self, where: str, *values: float, unread: float | None = None) -> list[tuple[BatchRow, Snapshot]]:
         since = self._unread() if unread is None else unread

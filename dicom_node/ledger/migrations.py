@@ -24,6 +24,7 @@ STEPS: Mapping[int, str] = {
 CREATE INDEX association_ended ON association (ended_at) WHERE ended_at IS NOT NULL;
 ALTER TABLE batch ADD COLUMN settled_at REAL;
 ALTER TABLE batch ADD COLUMN undecided INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batch ADD COLUMN cleared INTEGER NOT NULL DEFAULT 0;
 UPDATE batch SET undecided =
   (SELECT count(*) FROM instance i WHERE i.batch = batch.id AND i.state IN ('waiting', 'claimed'));
 DROP INDEX batch_by_study;
@@ -53,7 +54,7 @@ ALTER TABLE object ADD COLUMN digest TEXT;
 UPDATE delivery SET next_try = asked_at + 300 WHERE state = 'awaiting';
 CREATE INDEX object_by_batch ON object (batch) WHERE batch IS NOT NULL;
 CREATE INDEX delivery_by_object ON delivery (object);
-CREATE INDEX batch_settled ON batch (settled_at) WHERE settled_at IS NOT NULL;
+CREATE INDEX batch_settled ON batch (settled_at) WHERE settled_at IS NOT NULL AND cleared = 0;
 CREATE INDEX batch_unsettled ON batch (id) WHERE state = 'reported' AND settled_at IS NULL;
 CREATE TABLE damage (
   path TEXT PRIMARY KEY, what TEXT NOT NULL, ref INTEGER NOT NULL, sop_instance_uid TEXT NOT NULL,

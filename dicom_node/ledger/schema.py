@@ -30,7 +30,7 @@ CREATE TABLE batch (
   state TEXT NOT NULL, first_at REAL NOT NULL, last_at REAL NOT NULL, note TEXT NOT NULL DEFAULT '',
   attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
   owner TEXT, lease_until REAL, fence INTEGER NOT NULL DEFAULT 0, settled_at REAL,
-  undecided INTEGER NOT NULL DEFAULT 0
+  undecided INTEGER NOT NULL DEFAULT 0, cleared INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX one_open_batch ON batch (study_key) WHERE state = 'open';
 CREATE INDEX batch_by_state ON batch (state, undecided, next_try);
@@ -82,7 +82,7 @@ CREATE TABLE commitment (
 ) STRICT;
 CREATE INDEX object_by_batch ON object (batch) WHERE batch IS NOT NULL;
 CREATE INDEX delivery_by_object ON delivery (object);
-CREATE INDEX batch_settled ON batch (settled_at) WHERE settled_at IS NOT NULL;
+CREATE INDEX batch_settled ON batch (settled_at) WHERE settled_at IS NOT NULL AND cleared = 0;
 CREATE INDEX batch_unsettled ON batch (id) WHERE state = 'reported' AND settled_at IS NULL;
 CREATE TABLE damage (
   path TEXT PRIMARY KEY, what TEXT NOT NULL, ref INTEGER NOT NULL, sop_instance_uid TEXT NOT NULL,

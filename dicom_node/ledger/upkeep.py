@@ -20,10 +20,11 @@ BORN = "born"
 
 UNCLAIMED = "unclaimed"
 """Mark: how many such files there are."""
+RULES = "retention rules"
+"""Mark: the rules under which batches were last looked at."""
 
 _UNDELIVERED = "EXISTS (SELECT 1 FROM object o JOIN delivery d ON d.object = o.id WHERE {} AND d.state <> 'delivered')"
 _DELIVERED = "EXISTS (SELECT 1 FROM object o JOIN delivery d ON d.object = o.id WHERE {} AND d.state = 'delivered')"
-_OF_INSTANCE = "o.instance IN (SELECT i.id FROM instance i WHERE i.batch = b.id)"
 _ORIGINAL = "o.instance = i.id AND o.kind = 'original'"
 
 _FILES = (
@@ -74,32 +75,60 @@ class Upkeep:
         """
         found = self._store.read(
             "SELECT b.id FROM batch b WHERE b.state = 'reported' AND b.settled_at IS NULL"
-            f" AND NOT {_UNDELIVERED.format('o.batch = b.id')} AND NOT {_UNDELIVERED.format(_OF_INSTANCE)}"
-            " ORDER BY b.id LIMIT ?",
+            f" AND NOT {_UNDELIVERED.format('o.batch = b.id')} AND NOT EXISTS (SELECT 1 FROM instance i"
+            " JOIN object o ON o.instance = i.id JOIN delivery d ON d.object = o.id"
+            " WHERE i.batch = b.id AND d.state <> 'delivered') ORDER BY b.id LIMIT ?",
             limit,
         )
+        last = "SELECT max(h.at) AS at FROM {} JOIN history h ON h.what = 'delivery' AND h.ref = d.id WHERE {}"
+        of_report = last.format("object o JOIN delivery d ON d.object = o.id", "o.batch = ?1")
+        joined = "instance i JOIN object o ON o.instance = i.id JOIN delivery d ON d.object = o.id"
+        of_images = last.format(joined, "i.batch = ?1")
+        own = "SELECT max(at) AS at FROM history WHERE what = 'batch' AND ref = ?1"
         if found:
             with self._store.write("upkeep.note") as db:
-                db.executemany(
-                    "UPDATE batch AS b SET settled_at = max((SELECT max(h.at) FROM history h WHERE h.what = 'batch'"
-                    " AND h.ref = b.id), coalesce((SELECT max(h.at) FROM object o JOIN delivery d ON d.object = o.id"
-                    f" JOIN history h ON h.what = 'delivery' AND h.ref = d.id WHERE o.batch = b.id OR {_OF_INSTANCE}),"
-                    " 0)) WHERE b.id = ?",
-                    [(row["id"],) for row in found],
-                )
+                for row in found:
+                    query = f"SELECT max(at) AS at FROM ({own} UNION ALL {of_report} UNION ALL {of_images})"
+                    at = db.execute(query, (row["id"],)).fetchone()["at"]
+                    db.execute("UPDATE batch SET settled_at = ? WHERE id = ?", (at, row["id"]))
         return len(found)
 
-    def originals_due(self, *, settled_before: float, only_copies: bool, limit: int) -> list[Leaving]:
-        """Originals of batches settled before then, oldest first; `only_copies`: also those never sent anywhere."""
+    def due(self, *, settled_before: float, after: tuple[float, int], limit: int = 100) -> list[tuple[float, int]]:
+        """Batches settled before then of which something may still leave, oldest first: (when settled, number)."""
         found = self._store.read(
-            "SELECT 'instance' AS what, i.id, i.state, i.path FROM batch b JOIN instance i ON i.batch = b.id"
-            f" WHERE b.settled_at <= ? AND i.state = 'reported' AND (? OR {_DELIVERED.format(_ORIGINAL)})"
-            " ORDER BY b.settled_at, i.id LIMIT ?",
+            "SELECT settled_at, id FROM batch WHERE settled_at IS NOT NULL AND cleared = 0 AND settled_at <= ?"
+            " AND (settled_at, id) > (?, ?) ORDER BY settled_at, id LIMIT ?",
             settled_before,
-            only_copies,
+            *after,
             limit,
         )
-        return [_leaving(row) for row in found]
+        return [(row["settled_at"], row["id"]) for row in found]
+
+    def leaving(self, batch: int, *, originals: bool, results: bool, only_copies: bool) -> list[Leaving]:
+        """What of a settled batch may leave; `only_copies`: also what was never sent anywhere."""
+        sent = "EXISTS (SELECT 1 FROM delivery d WHERE d.object = o.id AND d.state = 'delivered')"
+        made = "SELECT 'object' AS what, o.id, o.state, o.path FROM {} WHERE o.kind <> 'original' AND o.state = 'kept'"
+        rest = f"AND (?2 OR {sent})"
+        queries = [
+            "SELECT 'instance' AS what, i.id, i.state, i.path FROM instance i"
+            f" WHERE i.batch = ?1 AND i.state = 'reported' AND (?2 OR {_DELIVERED.format(_ORIGINAL)})",
+            made.format("instance i JOIN object o ON o.instance = i.id") + f" AND i.batch = ?1 {rest}",
+            made.format("object o") + f" AND o.batch = ?1 {rest}",
+        ]
+        wanted = queries[:originals] + queries[1:] * results
+        return [_leaving(row) for query in wanted for row in self._store.read(query, batch, only_copies)]
+
+    def clear(self, batch: int) -> None:
+        """Note that nothing more of a batch may leave under the present rules."""
+        with self._store.write("upkeep.note") as db:
+            db.execute("UPDATE batch SET cleared = 1 WHERE id = ?", (batch,))
+
+    def under_rules(self, code: int) -> None:
+        """Have every batch looked at again where the rules are others than the last time."""
+        if self.mark(RULES) != code:
+            with self._store.write("upkeep.note") as db:
+                db.execute("UPDATE batch SET cleared = 0 WHERE cleared = 1")
+            self.set_mark(RULES, code)
 
     def own_due(self, *, before: float, only_copies: bool, limit: int) -> list[Leaving]:
         """Results of a node that were routed back: ours exist elsewhere, those of others once they were sent on."""
@@ -120,18 +149,6 @@ class Upkeep:
         )
         return [_leaving(row) for row in found]
 
-    def results_due(self, *, settled_before: float, only_copies: bool, limit: int) -> list[Leaving]:
-        """Results and reports of batches settled before then, oldest first."""
-        part = (
-            "SELECT b.settled_at, 'object' AS what, o.id, o.state, o.path FROM batch b {} WHERE b.settled_at <= ?1"
-            " AND o.kind <> 'original' AND o.state = 'kept' AND (?2"
-            " OR EXISTS (SELECT 1 FROM delivery d WHERE d.object = o.id AND d.state = 'delivered'))"
-        )
-        of_instances = part.format("JOIN instance i ON i.batch = b.id JOIN object o ON o.instance = i.id")
-        of_batches = part.format("JOIN object o ON o.batch = b.id")
-        query = f"{of_instances} UNION ALL {of_batches} ORDER BY 1, 3 LIMIT ?3"
-        return [_leaving(row) for row in self._store.read(query, settled_before, only_copies, limit)]
-
     def expire(self, files: Sequence[Leaving], why: str, *, now: float) -> None:
         """Record that these files leave; only after this may they be removed. Raises IllegalStep, then none leaves."""
         with self._store.write() as db:
@@ -149,21 +166,25 @@ class Upkeep:
         Associations that ended before then and that nothing open refers to, and what was noted about commitment
         requests of deliveries that are settled.
         """
-        with self._store.write("upkeep.note") as db:
-            gone = db.execute(
-                "DELETE FROM association WHERE rowid IN (SELECT rowid FROM association WHERE ended_at <= ?"
-                " AND id NOT IN"
-                " (SELECT association FROM instance WHERE state IN ('received', 'reading')"
-                " UNION SELECT i.association FROM batch b JOIN instance i ON i.batch = b.id WHERE b.state = 'open')"
-                " LIMIT ?)",
-                (ended_before, limit),
-            ).rowcount
-            gone += db.execute(
-                "DELETE FROM commitment WHERE rowid IN (SELECT c.rowid FROM commitment c JOIN delivery d"
-                " ON d.id = c.delivery WHERE d.state = 'delivered' LIMIT ?)",
-                (limit,),
-            ).rowcount
-        return int(gone)
+        old = self._store.read(
+            "SELECT rowid AS n FROM association WHERE ended_at <= ? AND id NOT IN"
+            " (SELECT association FROM instance WHERE state IN ('received', 'reading')"
+            " UNION SELECT i.association FROM batch b JOIN instance i ON i.batch = b.id WHERE b.state = 'open')"
+            " LIMIT ?",
+            ended_before,
+            limit,
+        )
+        settled = self._store.read(
+            "SELECT c.rowid AS n FROM commitment c JOIN delivery d ON d.id = c.delivery WHERE d.state = 'delivered'"
+            " LIMIT ?",
+            limit,
+        )
+        # Looked for outside of the transaction: nobody waits for it. Neither comes to life again.
+        if old or settled:
+            with self._store.write("upkeep.note") as db:
+                db.executemany("DELETE FROM association WHERE rowid = ?", [(row["n"],) for row in old])
+                db.executemany("DELETE FROM commitment WHERE rowid = ?", [(row["n"],) for row in settled])
+        return len(old) + len(settled)
 
     def files(self, what: str, *, after: int = 0, limit: int = 100) -> list[Spooled]:
         """Files of instances, or of objects (results), that should be in the spool, from one number on."""

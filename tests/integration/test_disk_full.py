@@ -1,9 +1,9 @@
-"""No room, and no right to write, where the node keeps things: the sender is told so, and the node goes on by itself."""
+"""No room, or no right to write, where the node keeps things: senders are told so, and the node goes on by itself."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -39,6 +39,14 @@ def _tiny(folder: Path, mebibytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@contextmanager
+def _mounted(state: Path, places: Sequence[str]) -> Iterator[Path]:
+    """A small file system in each place; the first of them."""
+    with ExitStack() as stack:
+        mounts = [stack.enter_context(_tiny(state / place, 8)) for place in places]
+        yield mounts[0]
+
+
 def _fill(folder: Path) -> Path:
     """Take all of the room that is left."""
     ballast = folder / "ballast"
@@ -67,7 +75,7 @@ def test_a_full_disk_is_said_to_the_sender_and_forgotten_when_there_is_room_agai
     first, *others = _files(tmp_path / "in", 1, 3)
     with ExitStack() as stack:
         pacs = stack.enter_context(archive(tmp_path, port))
-        tiny = [stack.enter_context(_tiny(tmp_path / "state" / place, 8)) for place in LAYOUTS[where]][0]
+        tiny = stack.enter_context(_mounted(tmp_path / "state", LAYOUTS[where]))
         made = stack.enter_context(node(tmp_path, to_archive(pacs.port), port=port, storage=NO_LIMITS))
         made.accept(first)
         made.wait_settled()
@@ -100,6 +108,8 @@ def test_a_disk_that_turns_read_only_is_never_answered_with_success_and_starts_n
         made.wait_settled()
         # What the kernel does when the disk reports a fault.
         subprocess.run(["mount", "-o", "remount,abort", str(mount)], capture_output=True, check=False)
+        with pytest.raises(OSError, match="Read-only"):
+            (mount / "new").write_bytes(b"")
         for _ in range(3):
             status = made.send(second)
             assert status != [0]

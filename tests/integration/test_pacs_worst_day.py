@@ -116,11 +116,11 @@ def _scenarios() -> dict[str, Scenario]:
         "commitment-twice": _commits(Mode(report=lambda r: honest(r) * 2), "delivered"),
         "commitment-good": _commits(Mode(), "delivered"),
     }
-    for status in (0x0110, 0x0210, 0x0213, 0x0214, 0xA700, 0xA7FF):
+    for status in (0x0110, 0x0210, 0x0213, 0xA700):
         found[f"status-{status:04x}"] = Scenario(Mode(status=always(status)), "waiting", down=True)
     # PS3.4 table B.2-1, PS3.7 annex C, a status of other services (pending), and invented ones.
-    refusals = (0x0106, 0x0107, 0x0111, 0x0112, 0x0117, 0x0119, 0x0122, 0x0124, 0x0211, 0x0212, 0xA900, 0xA9FF)
-    for status in (*refusals, 0xC000, 0xCFFF, 0xFE00, 0xFF00, 0x1234, 0xB123):
+    refusals = (0x0106, 0x0112, 0x0117, 0x0122, 0x0124, 0x0211, 0xA900, 0xC000, 0xCFFF, 0xFF00, 0x1234, 0xB123)
+    for status in refusals:
         found[f"status-{status:04x}"] = Scenario(Mode(status=always(status)), "parked")
     for status in (0xB000, 0xB006, 0xB007):
         found[f"status-{status:04x}"] = Scenario(Mode(status=always(status)), "delivered")

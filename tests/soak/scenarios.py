@@ -250,6 +250,36 @@ def rotten(played: Stage, folder: Path) -> Sequence[Path]:
     return files
 
 
+def restored(played: Stage, folder: Path) -> Sequence[Path]:
+    """A backup is made, and all of it comes back."""
+    files = study(folder, STUDY, 1)
+    played.up()
+    played.node.insist(files)
+    played.quiet()
+    backup = str(folder / "backup")
+    played.command("backup", backup)
+    played.down()
+    played.command("restore", backup, "--force")
+    played.up()
+    played.node.wait_settled(SETTLE_S)
+    return files
+
+
+def reborn(played: Stage, folder: Path) -> Sequence[Path]:
+    """The ledger is lost, and there is no backup: the originals are taken in again."""
+    files = study(folder, STUDY, 1)
+    played.up()
+    played.node.insist(files)
+    played.quiet()
+    played.down()
+    for path in played.node.state.glob("ledger.sqlite*"):
+        path.unlink()
+    played.command("restore", "--from-spool")
+    played.up()
+    played.quiet()
+    return files
+
+
 def _kept(played: Stage) -> list[Path]:
     return [path for path in played.node.spooled() if "incoming" not in path.parts]
 
@@ -321,6 +351,8 @@ SCENARIOS: Mapping[str, Scenario] = {
         faults="process.begun:fail",
         options={"integrity": {"every_days": 1e-6}, "work": {"lease_s": 0.5, "retry": {"first_s": 3600.0}}},
     ),
+    "restored": Scenario(restored, "backup restore.copied restore.moved"),
+    "reborn": Scenario(reborn, "restore.ledger restore.born"),
     "expired": Scenario(
         expired,
         "retention instance.reported.expire instance.own.expire object.kept.expire",

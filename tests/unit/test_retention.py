@@ -43,7 +43,7 @@ def test_originals_results_and_the_report_leave_when_their_days_are_over(node: H
     assert node.row(row.id).state is Instance.EXPIRED
     steps = [h["step"] for h in node.ledger.history("instance", row.id)]
     assert steps[-2:] == ["report", "expire"]
-    assert node.ledger.history("object", 1)[-1]["detail"] == "30 days after its last receipt"
+    assert node.ledger.history("object", 1)[-1]["detail"] == "its days after the last receipt are over: batch 1"
 
 
 def test_the_days_are_counted_from_the_last_receipt_of_the_whole_batch(node: House) -> None:
@@ -132,7 +132,7 @@ def test_other_bytes_under_the_uid_of_what_has_left_are_still_a_conflict(node: H
 def test_what_is_left_of_a_crash_between_row_and_file_goes_as_an_orphan(node: House) -> None:
     node.delivered(one())
     node.ledger.upkeep.settle()
-    due = node.ledger.upkeep.originals_due(settled_before=MONTH, only_copies=False, limit=9)
+    due = node.ledger.upkeep.leaving(1, originals=True, results=False, only_copies=False)
     node.ledger.upkeep.expire(due, "test", now=MONTH)
     assert due[0].path in node.there(), "as if killed right here"
     recover(node.spool, node.ledger, now=node.spool.at(due[0].path).stat().st_mtime)
