@@ -56,7 +56,7 @@ class Liveness:
             os.pwrite(self._handle, content, 0)
 
     def beat(self) -> None:
-        """Say that the main loop turns, or that a long piece of its work is still in time. At least every 5 s; cheap."""
+        """Say that the main loop turns, or that a long piece of its work is still in time. Every 5 s or oftener."""
         now = time.monotonic()
         if now - self._beat_at >= BEAT_S:
             self._beat_at = now

@@ -88,7 +88,7 @@ class Retention(_Section):
     results_days: Days | None = 30
     """The same for results and reports."""
     only_copies: Literal["keep", "expire"] = "keep"
-    """What was never sent anywhere (`originals: keep`, no destination) may be the only copy: `keep` never lets it go."""
+    """What was never sent anywhere (`originals: keep`, no destination) may be the only copy: `keep` keeps it."""
     when_full: Literal["early", "never"] = "early"
     """Near the limits of `storage`: what may leave by its receipts leaves before its days are over, oldest first."""
     every_s: Seconds = 60

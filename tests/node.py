@@ -187,7 +187,8 @@ class Node:
 
     def close(self) -> None:
         for group in self._groups:
-            if _group(group):
+            # Whose number may have passed to somebody else is left alone.
+            if any(_role(pid) for pid in _group(group)):
                 os.killpg(group, signal.SIGKILL)
         if self.process:
             self.process.wait()

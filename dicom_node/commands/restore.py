@@ -177,4 +177,5 @@ def _say(source: Path, manifest: dict[str, Any], settings: Settings) -> None:
 
 
 def _stamp() -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    # To the microsecond: one that was killed may be followed by the next at once.
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"

@@ -17,7 +17,7 @@ pytestmark = [
 BETWEEN = (
     "spool.keep.begun",
     "instance.new.receive.begun",
-    "receive.committed",
+    "receive.kept",
     "process.spooled",
     "instance.claimed.decide.done",
     "deliver.answered",
