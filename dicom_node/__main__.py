@@ -1,6 +1,16 @@
-"""`python -m dicom_node` is the command `evenray`."""
+"""`python -m dicom_node` is the command `evenray`, or a receiver where the supervisor gives it a socket."""
 
-from dicom_node.cli import main
+import sys
+
+
+def main() -> None:
+    """Run what the words of the command line ask for."""
+    if "--socket" in sys.argv:
+        from dicom_node.receiver import main as run
+    else:
+        from dicom_node.cli import main as run
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -58,16 +58,11 @@ def serve(
     config: Config = None,
     state_dir: StateDir = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
-    socket_fd: Annotated[int | None, typer.Option("--socket", hidden=True)] = None,
-    slot: Annotated[int, typer.Option("--receiver", hidden=True)] = 0,
-    slots: Annotated[int, typer.Option("--receivers", hidden=True)] = 1,
 ) -> None:
     """Run the node until SIGTERM or Ctrl-C; what is in hand is finished first."""
-    from dicom_node.commands.serve import Receiver
     from dicom_node.commands.serve import serve as command
 
-    receiver = None if socket_fd is None else Receiver(socket_fd, slot, slots)
-    raise typer.Exit(command(role, config, state_dir, supervised=supervised, receiver=receiver))
+    raise typer.Exit(command(role, config, state_dir, supervised=supervised))
 
 
 @app.command()

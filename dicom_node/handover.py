@@ -300,6 +300,9 @@ def take_over(assoc: Association, keeper: Keeper, *, silence_s: float, message_t
         server.streams.pop(assoc, None)
         assoc.is_established = False
         assoc.kill()
+    if stream.nameless:
+        title = str(assoc.requestor.ae_title)
+        log.warning("refused %d object(s) of %r: they carry no data set, or no UIDs", stream.nameless, title)
     if stream.fault:
         log.warning("aborted the association of %r: %s", str(assoc.requestor.ae_title), stream.fault)
     return ending

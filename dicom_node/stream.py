@@ -33,7 +33,7 @@ from dicom_node.upper_layer import (
     response,
 )
 
-BUFFER = 1 << 19
+BUFFER = 1 << 18
 """Bytes asked of the socket at once; one such buffer is all the memory that an association needs."""
 PDUS = frozenset(int(kind) for kind in Pdu)
 LONGEST_COMMAND = 1 << 14
@@ -137,6 +137,8 @@ class Stream:
         self._brought = 0
         self._stopped = False
         self.fault = ""
+        self.nameless = 0
+        """Objects that were refused because their request names none: nobody kept them, so nobody else tells of it."""
 
     def run(self) -> Ending:
         """Serve the association. The socket is left to the caller to close. Raises nothing of the network."""
@@ -252,10 +254,11 @@ class Stream:
         except ValueError as fault:
             raise _Violation(str(fault), AbortReason.INVALID_PARAMETER_VALUE) from fault
         if request.field == CommandField.C_STORE_RQ:
+            known = request.names_an_object
+            self.nameless += not (known and request.has_data_set)
             if not request.has_data_set:
                 self._answer(context_id, request, StoreStatus.CANNOT_UNDERSTAND)
                 return
-            known = request.names_an_object
             sink = self._keeper.begin(request, self._contexts[context_id]) if known else None
             self._object = _Object(context_id, request, sink)
         elif request.field == CommandField.C_ECHO_RQ and not request.has_data_set:
@@ -277,7 +280,7 @@ class Stream:
     def _answer(self, context_id: int, request: Request, status: int) -> None:
         try:
             pdus = b"".join(command_pdus(context_id, response(request, status), self._limits.peer_max_pdu))
-        except (ValueError, UnicodeEncodeError) as fault:
+        except ValueError as fault:
             raise _Violation(str(fault), AbortReason.INVALID_PARAMETER_VALUE) from fault
         self._sock.sendall(pdus)
         self._begin_window(time.monotonic())

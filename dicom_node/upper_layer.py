@@ -122,7 +122,8 @@ def _number(found: Mapping[int, bytes], element: int) -> int:
 
 
 def _uid(found: Mapping[int, bytes], element: int) -> str:
-    return found.get(element, b"").rstrip(b"\0 ").decode("ascii", "backslashreplace")
+    # Byte by byte, so that what is no UID is seen to be none and is said back as it came.
+    return found.get(element, b"").rstrip(b"\0 ").decode("latin-1")
 
 
 def response(request: Request, status: int) -> bytes:
@@ -145,7 +146,7 @@ def _short(element: int, value: int) -> bytes:
 
 
 def _text(element: int, uid: str) -> bytes:
-    raw = uid.encode("ascii")
+    raw = uid.encode("latin-1")
     raw += b"\0" * (len(raw) % 2)
     return _ELEMENT.pack(0, element, len(raw)) + raw
 

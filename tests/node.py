@@ -350,7 +350,7 @@ def open_association(
     metas = (read_file_meta_info(path) for path in files)
     wanted = {(m.MediaStorageSOPClassUID, m.TransferSyntaxUID) for m in metas}
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in sorted(wanted)]
-    handlers = [(evt.EVT_CONN_OPEN, _undelayed)]
+    handlers = [(evt.EVT_CONN_OPEN, _undelayed), (evt.EVT_CONN_CLOSE, _awake)]
     return ae.associate(LOOPBACK, port, contexts=contexts, ae_title=called, evt_handlers=handlers)
 
 
@@ -461,6 +461,11 @@ def _role(pid: int) -> str:
     except OSError:
         return ""
     return next((role for role in ROLES if role.encode() in words and b"serve" in words), "")
+
+
+def _awake(event: evt.Event) -> None:
+    """Whoever waits for an answer on a connection that is gone waits until a time-out, if it was gone at once."""
+    event.assoc.dimse.msg_queue.put((None, None))
 
 
 def _undelayed(event: evt.Event) -> None:

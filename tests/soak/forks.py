@@ -145,7 +145,7 @@ def _fork(asked: dict[str, Any], doors: dict[int, socket.socket], control: socke
 
 
 def _run() -> None:
-    from dicom_node.cli import main  # noqa: PLC0415 - loaded already
+    from dicom_node.__main__ import main  # noqa: PLC0415 - loaded already
 
     go: Callable[[], None] = main
     go()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dicom_node.steps import REGISTER
 from tests.soak.forks import Nursery
 from tests.soak.scenarios import SCENARIOS, scenario_of
 from tests.soak.stage import Ending, ending, stage
@@ -27,6 +28,7 @@ class Matrix:
 
     def kill_at(self, step: str) -> None:
         """Play the step's scenario, kill whoever is the first to reach the step, and compare the end."""
+        assert step in REGISTER, f"{step} is no named step"
         name = scenario_of(step)
         assert name, f"{step} has no scenario"
         scenario, expected = SCENARIOS[name], self.undisturbed(name)

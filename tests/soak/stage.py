@@ -18,7 +18,9 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom.association import Association
 
+from dicom_node.child import HOPELESS
 from dicom_node.demo.archive import Archive
+from dicom_node.ledger import BORN
 from dicom_node.status import StoreStatus
 from dicom_node.supervise import ROLES
 from tests.node import NEVER_S, PACS, Node, contents, data_set, node, to_archive, uid_of
@@ -153,8 +155,13 @@ class Stage:
             with self._lock:
                 for role, pid in list(self._wanted.items()):
                     code = self._nursery.code(pid)
-                    if code is not None:
-                        self.deaths.append((role, code))
+                    if code is None:
+                        continue
+                    self.deaths.append((role, code))
+                    if code == HOPELESS:
+                        # It says why in the log; to start it again makes no sense.
+                        del self._wanted[role]
+                    else:
                         self._wanted[role] = self._start(role)
 
     def _start(self, role: str) -> int:
@@ -202,6 +209,9 @@ def ending(played: Stage, acknowledged: Sequence[Path]) -> Ending:
     unknown = _unknown(made)
     for path in unknown:
         os.utime(path, times=(time.time() - AGE_S,) * 2)
+    with made.ledger() as ledger:
+        # Else it would be older than the ledger, and kept as what an earlier ledger may have known.
+        ledger.upkeep.set_mark(BORN, 0.0)
     played.up()
     made.wait(lambda: not _unknown(made), 60, f"no orphan is left of {unknown}")
     played.down()

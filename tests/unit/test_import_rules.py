@@ -71,7 +71,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"deliver", "listen", "supervise", "upkeep", "worker"}),
     frozenset({"commands"}),
     frozenset({"demo"}),
-    frozenset({"cli"}),
+    frozenset({"cli", "receiver"}),
     frozenset({"__main__"}),
 )
 # Words may use words: settings raise errors.
