@@ -6,12 +6,15 @@ A commit is one wait for the disk: what becomes ready while one runs waits for t
 from __future__ import annotations
 
 import threading
-from collections import deque
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from dicom_node.ledger import Ledger
 from dicom_node.records import Arrival
+
+LINGER_S = 0.001
+"""Longest wait for others whose files are being forced to the disk right now: one commit more costs as much."""
 
 
 @dataclass(slots=True)
@@ -29,13 +32,29 @@ class Arrivals:
     def __init__(self, ledger: Ledger, clock: Callable[[], float]) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: list[_Waiting] = []
+        self._expected = 0
+        self._changed = threading.Condition()
         self._committing = threading.Lock()
 
+    def expect(self) -> None:
+        """Say that an object is being forced to the disk: `commit`, or `give_up`, follows soon."""
+        with self._changed:
+            self._expected += 1
+
+    def give_up(self) -> None:
+        """What was expected does not come."""
+        with self._changed:
+            self._expected -= 1
+            self._changed.notify()
+
     def commit(self, arrival: Arrival) -> int:
-        """The number of the instance, once its row would survive a power cut. Raises what the ledger raises."""
+        """The number of the expected instance, once its row would survive a power cut; raises what the ledger does."""
         mine = _Waiting(arrival)
-        self._waiting.append(mine)
+        with self._changed:
+            self._waiting.append(mine)
+            self._expected -= 1
+            self._changed.notify()
         # Whoever gets the lock commits for all that wait; the others find theirs done. No thread hands over to one.
         with self._committing:
             if not mine.ref and mine.fault is None:
@@ -45,9 +64,11 @@ class Arrivals:
         return mine.ref
 
     def _commit_all(self) -> None:
-        group: list[_Waiting] = []
-        while self._waiting:
-            group.append(self._waiting.popleft())
+        deadline = time.monotonic() + LINGER_S
+        with self._changed:
+            while self._expected and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+            group, self._waiting = self._waiting, []
         try:
             refs = self._ledger.instances.arrive_all([one.arrival for one in group], now=self._clock())
         except Exception as fault:  # noqa: BLE001 - handed to every association of the group, which answers its sender

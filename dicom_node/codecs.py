@@ -35,9 +35,12 @@ CODED_BYTES = 16
 """Memory that OpenJPEG may take a pixel. For noise, which codes worst, it takes less than 8."""
 CODED_MORE = 256 << 20
 """And so much besides."""
+PRECISIONS = {0xFFC0: (8, 12), 0xFFC1: (8, 12), 0xFFC3: range(2, 17)}
+"""Bits a sample of the processes. Source: T.81 table B.2. Differs: a baseline frame of 12 bits decodes as extended."""
 J2K_START = b"\xff\x4f\xff\x51"
 """SOC and SIZ, in that order at the start of every code stream. Source: T.800 A.4.1, A.5.1."""
 
+RUST_PANIC = "PanicException"
 NOISE = b"\x5a\xa3\x16\xc9" * 16
 
 
@@ -148,6 +151,9 @@ def _jpeg_shape(frame: Frame) -> tuple[str, int, int, int]:
         if marker == 0xFFFF:
             at += 1
             continue
+        if marker < 0xFF00:
+            # GDCM ends the process where it finds none.
+            raise ValueError("there is no marker where a segment ends")
         body = at + 4
         if marker in (0xFFC0, 0xFFC1, 0xFFC3):
             precision, rows, columns, components = struct.unpack_from(">BHHB", data, body)
@@ -165,6 +171,9 @@ def _jpeg_process(found: tuple[int, int, int, int, int], first: int, last: int) 
     marker, precision, rows, columns, components = found
     if components != 1:
         raise ValueError(f"{components} components")
+    # GDCM ends the process at others.
+    if precision not in PRECISIONS[marker]:
+        raise ValueError(f"{precision} bits a sample, which its process can't have")
     if marker == 0xFFC3:
         syntax = str(uid.JPEGLosslessSV1 if first == 1 else uid.JPEGLossless)
         return syntax, precision, rows, columns
@@ -233,9 +242,15 @@ def _jpeg_2000_claim(data: bytes) -> tuple[int, int, int]:
 
 def _rle(frame: Frame) -> Words:
     """RLE Lossless (PS3.5 annex G); the library fails where a segment is too short."""
-    data = rle.utils.decode_pixel_data(
-        frame.data, version=2, rows=frame.rows, columns=frame.columns, bits_allocated=frame.bits_allocated
-    )
+    try:
+        data = rle.utils.decode_pixel_data(
+            frame.data, version=2, rows=frame.rows, columns=frame.columns, bits_allocated=frame.bits_allocated
+        )
+    except BaseException as fault:
+        # A panic of its Rust code is no Exception, and its class can't be imported.
+        if type(fault).__name__ != RUST_PANIC:
+            raise
+        raise ValueError("a segment holds more or less than its part of the picture") from None
     return _little_endian(bytes(data), frame.bits_allocated)
 
 

@@ -6,6 +6,7 @@ The library listens, negotiates and serves whatever is not plain storage; a stor
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
@@ -13,7 +14,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from socketserver import BaseServer
 from typing import Any, cast
@@ -25,8 +27,9 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from dicom_node.stream import Ending, Keeper, Limits, Stream
-from dicom_node.upper_layer import Pdu
+from dicom_node.complaints import complaints
+from dicom_node.stream import LAST_WORD_S, Ending, Keeper, Limits, Stream
+from dicom_node.upper_layer import AbortReason, Pdu, abort_pdu
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +41,22 @@ SLACK = 32
 """Connections over the limit of associations that are still answered, by a rejection; further ones are closed."""
 YIELD_S = 0.001
 """How long a receiver lets the others take a new connection, for each association that it has itself."""
-COMPLAIN_S = 10.0
 
 
 class Headcount:
-    """How many associations each receiver of the node has, in a file that they share: one number a slot."""
+    """How many associations each receiver of the node has, and with whom, in a file that they share.
+
+    A slot is the count, and for each association a number that stands for the peer's address.
+    """
 
     _NUMBER = struct.Struct("=I")
 
-    def __init__(self, path: Path, *, slot: int, slots: int) -> None:
+    def __init__(self, path: Path, *, slot: int, slots: int, most: int) -> None:
+        """`most`: associations of one receiver."""
+        self._most = most
+        self._length = self._NUMBER.size * (1 + most)
         self._slot, self._slots = slot, slots
-        size = self._NUMBER.size * slots
+        size = self._length * slots
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if os.fstat(handle).st_size < size:
@@ -56,27 +64,43 @@ class Headcount:
             self._map = mmap.mmap(handle, size)
         finally:
             os.close(handle)
-        self.publish(0)
+        self.publish([])
 
-    def publish(self, count: int) -> None:
-        self._NUMBER.pack_into(self._map, self._slot * self._NUMBER.size, count)
+    def publish(self, addresses: Sequence[str]) -> None:
+        """The peers of this receiver's associations."""
+        numbers = [zlib.crc32(address.encode()) for address in addresses[: self._most]]
+        struct.pack_into(f"={1 + len(numbers)}I", self._map, self._slot * self._length, len(addresses), *numbers)
 
     def others(self) -> int:
         """The associations of all other receivers."""
-        counts: list[int] = [found for (found,) in self._NUMBER.iter_unpack(self._map)]
-        return sum(counts) - counts[self._slot]
+        return sum(count for count, _ in self._other_slots())
+
+    def others_of(self, address: str) -> int:
+        """Those with one peer."""
+        number = zlib.crc32(address.encode())
+        return sum(numbers.count(number) for _, numbers in self._other_slots())
+
+    def _other_slots(self) -> Iterator[tuple[int, tuple[int, ...]]]:
+        for slot in range(self._slots):
+            if slot != self._slot:
+                start = slot * self._length
+                (count,) = self._NUMBER.unpack_from(self._map, start)
+                there = min(count, self._most)
+                yield count, struct.unpack_from(f"={there}I", self._map, start + self._NUMBER.size)
 
     def close(self) -> None:
-        self.publish(0)
+        self.publish([])
         self._map.close()
 
 
 class SharedLimit(AE):
     """An application entity whose limit of associations holds over all receivers of the node."""
 
-    def __init__(self, ae_title: str, *, limit: int, headcount: Headcount) -> None:
+    def __init__(self, ae_title: str, *, limit: int, limit_per_host: int, headcount: Headcount) -> None:
+        """`limit_per_host`: connections of one address; 0: any."""
         super().__init__(ae_title)
         self.limit = limit
+        self.limit_per_host = limit_per_host
         self.headcount = headcount
 
     @property  # type: ignore[misc] # set by the limit alone
@@ -118,7 +142,7 @@ class _Socket(AssociationSocket):
         """Differs from the library: a PDU must be complete in time, and may not be of any length it claims."""
         sock = cast(socket.socket, self.socket)
         if nr_bytes > (self.longest_data if self.accepted.is_set() else LONGEST_OTHER):
-            log.warning("a connection was closed: its PDU claims %d bytes", nr_bytes)
+            complaints.tell(log, logging.WARNING, "a connection was closed: its PDU claims %d bytes", nr_bytes)
             raise OSError("the PDU is too long")
         content, at = bytearray(nr_bytes), 0
         deadline = time.monotonic() + self.patience_s
@@ -137,11 +161,50 @@ class _Socket(AssociationSocket):
 class _Association(Association):
     """The library's association, whose end is always noticed."""
 
+    began = 0.0
+
     def run_reactor(self) -> None:
         try:
             super().run_reactor()
+        except Exception as fault:  # noqa: BLE001 - it believes what a request says, and fails on some
+            address, kind = self.requestor.address, type(fault).__name__
+            complaints.tell(log, logging.WARNING, "an association with %s broke off (%s): aborted", address, kind)
+            self._last_word()
         finally:
+            self._let_go()
+            self._tell()
             cast(Server, self._server).left(self)
+
+    def _tell(self) -> None:
+        """A line about what never became an association."""
+        address = self.requestor.address
+        if self.is_rejected:
+            title = str(self.requestor.ae_title)
+            complaints.tell(log, logging.WARNING, "rejected an association of %r from %s", title, address)
+        elif self.requestor.primitive is None and time.monotonic() - self.began >= (self.acse_timeout or 0):
+            complaints.tell(log, logging.WARNING, "%s asked for no association in time: closed", address)
+
+    def _raw(self) -> socket.socket | None:
+        return self.dul.socket.socket if self.dul.socket else None
+
+    def _last_word(self) -> None:
+        raw = self._raw()
+        if raw is not None:
+            with contextlib.suppress(OSError):
+                raw.settimeout(LAST_WORD_S)
+                raw.sendall(abort_pdu(AbortReason.INVALID_PARAMETER_VALUE))
+
+    def _let_go(self) -> None:
+        """Neither its second thread nor its connection outlives it."""
+        self.dul.kill_dul()
+        raw = self._raw()
+        if raw is not None:
+            with contextlib.suppress(OSError):
+                raw.shutdown(socket.SHUT_RDWR)
+        if self.dul.is_alive():
+            self.dul.join(LAST_WORD_S)
+        if raw is not None:
+            raw.close()
 
 
 class _Handler(RequestHandler):
@@ -161,6 +224,7 @@ class _Handler(RequestHandler):
         server = cast(Server, self.server)
         assoc = _Association(self.ae, MODE_ACCEPTOR)
         assoc._server = server
+        assoc.began = time.monotonic()
         assoc.name = f"AcceptorThread-{id(assoc):x}"
         made = _Socket(assoc, self.request, hold=server.fast)
         made.patience_s = float(self.ae.acse_timeout or made.patience_s)
@@ -200,7 +264,6 @@ class Server(ThreadedAssociationServer):
         self._shared = ae
         self._present: set[Association] = set()
         self._lock = threading.Lock()
-        self._complained = -COMPLAIN_S
         self.streams: dict[Association, Stream] = {}
         super().__init__(
             ae,
@@ -236,12 +299,19 @@ class Server(ThreadedAssociationServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether the connection gets a thread at all."""
+        address = str(client_address[0])
+        if (most := self._shared.limit_per_host) and self._connections_of(address) >= most:
+            sentence = "a connection from %s was closed at once: it has %d already"
+            complaints.tell(log, logging.WARNING, sentence, address, most)
+            return False
         if len(self._present) < self._shared.limit + SLACK:
             return True
-        if time.monotonic() - self._complained > COMPLAIN_S:
-            self._complained = time.monotonic()
-            log.warning("too many connections: further ones are closed at once")
+        complaints.tell(log, logging.WARNING, "too many connections: one from %s was closed at once", client_address[0])
         return False
+
+    def _connections_of(self, address: str) -> int:
+        ours = sum(assoc.requestor.address == address for assoc in self.present)
+        return ours + self._shared.headcount.others_of(address)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         # An association has two threads of its own; making it takes a millisecond and needs no third.
@@ -250,13 +320,16 @@ class Server(ThreadedAssociationServer):
     def joined(self, assoc: Association) -> None:
         with self._lock:
             self._present.add(assoc)
-            self._shared.headcount.publish(len(self._present))
+            self._publish()
 
     def left(self, assoc: Association) -> None:
         with self._lock:
             self._present.discard(assoc)
-            self._shared.headcount.publish(len(self._present))
+            self._publish()
         self._on_end(assoc)
+
+    def _publish(self) -> None:
+        self._shared.headcount.publish([str(assoc.requestor.address) for assoc in self._present])
 
     @property
     def present(self) -> Sequence[Association]:
@@ -300,11 +373,12 @@ def take_over(assoc: Association, keeper: Keeper, *, silence_s: float, message_t
         server.streams.pop(assoc, None)
         assoc.is_established = False
         assoc.kill()
+    title = str(assoc.requestor.ae_title)
     if stream.nameless:
-        title = str(assoc.requestor.ae_title)
-        log.warning("refused %d object(s) of %r: they carry no data set, or no UIDs", stream.nameless, title)
+        sentence = "refused %d object(s) of %r: they carry no data set, or no UIDs"
+        complaints.tell(log, logging.WARNING, sentence, stream.nameless, title)
     if stream.fault:
-        log.warning("aborted the association of %r: %s", str(assoc.requestor.ae_title), stream.fault)
+        complaints.tell(log, logging.WARNING, "aborted the association of %r: %s", title, stream.fault)
     return ending
 
 

@@ -8,12 +8,13 @@ row is committed: by it a restart finds what the receiver left behind, and every
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import threading
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dicom_node.durable import fsync
@@ -25,6 +26,8 @@ AT_ONCE = 32
 """Files made for one wait for the disk."""
 LOW = 24
 """With fewer left, more are made."""
+LOOK_EVERY = 64 << 20
+"""So many bytes of an object, and it is looked whether there is still room."""
 PAUSE_S = 1.0
 """Wait after files could not be made."""
 
@@ -51,6 +54,9 @@ class Incoming:
         self.size = 0
         self._handle = handle
         self._target = f"{root}/{path}" if path else ""
+        self.full: Callable[[], str] | None = None
+        """Why nothing more may be taken, "" while there is room: asked again and again, for one that never ends."""
+        self._next_look = LOOK_EVERY
 
     def append(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Write all of them, in one call of the kernel if it takes them."""
@@ -65,6 +71,10 @@ class Incoming:
                     written -= len(left.pop(0))
                 if left:
                     left[0] = left[0][written:]
+            if self.size >= self._next_look:
+                self._next_look += LOOK_EVERY
+                if self.full is not None and (why := self.full()):
+                    raise OSError(errno.ENOSPC, why)
         except OSError as fault:
             self.fault = fault
             self.discard()
@@ -161,10 +171,11 @@ class Reserve:
         try:
             for _ in range(count):
                 name = shard + uuid.uuid4().hex[2:]
-                marker = f"{self._folder}/{name}.part"
-                handle = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                marker, target = f"{self._folder}/{name}.part", f"{self._root}/{final(name)}"
+                # Made where it stays: making takes long, and the folder of the markers is locked while it does.
+                handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
                 made.append(Incoming(handle, final(name), marker, root=self._root))
-                os.link(marker, f"{self._root}/{final(name)}")
+                os.link(target, marker)
                 reached("spool.incoming.made")
             fsync(f"{self._root}/originals/{shard}")
         except OSError as fault:

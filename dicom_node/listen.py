@@ -22,9 +22,10 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicom_node import retry
 from dicom_node.arrivals import Arrivals
+from dicom_node.complaints import complaints
 from dicom_node.destinations.commitment import CommitReport, report_contexts, report_handler
 from dicom_node.errors import EvenrayError, PeerBusy
-from dicom_node.handover import Headcount, Server, SharedLimit, is_plain_storage, leave_to_library, take_over
+from dicom_node.handover import SLACK, Headcount, Server, SharedLimit, is_plain_storage, leave_to_library, take_over
 from dicom_node.incoming import Incoming
 from dicom_node.ledger import Ledger
 from dicom_node.liveness import Liveness
@@ -49,10 +50,12 @@ def run(settings: Settings, stopping: Stopping, *, socket: socket, slot: int, sl
     ledger = Ledger(settings.state_dir / "ledger.sqlite")
     spool.clear_incoming(liveness.alive, partial(_is_kept, spool, ledger))
     spool.prepare(liveness.name)
+    ledger.make_room()
     ledger.sweep(liveness.alive, now=time.time())
     receiver = Receiver(spool, ledger, Arrivals(ledger, time.time), settings.storage, liveness.name)
     _stream_to(receiver)
-    headcount = Headcount(settings.state_dir / "locks" / "associations.count", slot=slot, slots=slots)
+    counts = settings.state_dir / "locks" / "associations.count"
+    headcount = Headcount(counts, slot=slot, slots=slots, most=settings.listen.max_associations + SLACK)
     node = _Associations(ledger, receiver, settings)
     server = Server(
         _entity(settings.listen, headcount),
@@ -155,7 +158,8 @@ class _Associations:
             )
         except Exception as fault:  # noqa: BLE001 - a fault of one association must not stop the others
             place = traceback.extract_tb(fault.__traceback__)[-1]
-            log.error("an association broke off: %s in %s:%d", type(fault).__name__, place.name, place.lineno)
+            kind = type(fault).__name__
+            complaints.tell(log, logging.ERROR, "an association broke off: %s in %s:%d", kind, place.name, place.lineno)
 
     def _closed(self, event: evt.Event) -> None:
         if getattr(event.assoc, "evenray_id", None) is None and event.assoc.requestor.primitive is None:
@@ -172,8 +176,9 @@ class _Associations:
             return
         ending = getattr(association, "evenray_ending", None)
         how = str(ending) if ending else "released" if association.is_released else "aborted"
-        if ending not in (None, Ending.RELEASED):
-            log.info("the association of %r ended: %s", str(association.requestor.ae_title), how)
+        if how != Ending.RELEASED:
+            title = str(association.requestor.ae_title)
+            complaints.tell(log, logging.INFO, "the association of %r ended: %s", title, how)
         try:
             self._ledger.association_ended(ref, how, now=time.time())
         except EvenrayError as fault:
@@ -195,7 +200,12 @@ class _Associations:
 
 
 def _entity(listen: Listen, headcount: Headcount) -> SharedLimit:
-    ae = SharedLimit(listen.ae_title, limit=listen.max_associations, headcount=headcount)
+    ae = SharedLimit(
+        listen.ae_title,
+        limit=listen.max_associations,
+        limit_per_host=listen.max_associations_per_host,
+        headcount=headcount,
+    )
     ae.maximum_pdu_size = listen.max_pdu
     ae.acse_timeout = listen.acse_timeout_s
     ae.dimse_timeout = listen.dimse_timeout_s

@@ -45,7 +45,9 @@ class Receiver:
 
     def temporary_file(self) -> Incoming:
         """What the library writes an object to."""
-        return self.spool.receive()
+        incoming = self.spool.receive()
+        incoming.full = self.full
+        return incoming
 
     def store(self, event: evt.Event) -> int:
         """Answer one C-STORE request that the library has received. Source: PS3.4 B.2.3, PS3.7 9.1.1."""
@@ -76,6 +78,7 @@ class Desk:
         full = self._receiver.full()
         fault = OSError(errno.ENOSPC, full) if full else None
         incoming = self._receiver.spool.receive(fault)
+        incoming.full = self._receiver.full
         incoming.append([file_header(request.sop_class_uid, request.sop_instance_uid, transfer_syntax_uid)])
         return incoming
 
@@ -99,7 +102,12 @@ class Desk:
             return StoreStatus.OUT_OF_RESOURCES
 
     def _keep(self, request: Request, transfer_syntax_uid: str, received: Incoming) -> int:
-        path = self._receiver.spool.keep(received)
+        self._receiver.arrivals.expect()
+        try:
+            path = self._receiver.spool.keep(received)
+        except OSError:
+            self._receiver.arrivals.give_up()
+            raise
         reached("receive.kept")
         arrival = Arrival(
             sop_class_uid=request.sop_class_uid,

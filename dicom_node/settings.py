@@ -53,6 +53,8 @@ class Listen(_Section):
     """Application entities that may connect; empty: any."""
     max_associations: Annotated[int, Field(ge=1, le=500)] = 32
     """Associations at the same time; one more is rejected as transient."""
+    max_associations_per_host: Annotated[int, Field(ge=0, le=500)] = 0
+    """Connections of one address at the same time; one more is closed at once. 0: one host may take all."""
     max_pdu: Annotated[int, Field(ge=0, le=1 << 24)] = 131072
     """Largest PDU that we receive, in bytes; 0: no limit."""
     acse_timeout_s: Seconds = 30
@@ -64,7 +66,7 @@ class Listen(_Section):
     extra_sop_classes: tuple[Uid, ...] = ()
     """Storage SOP classes to accept beside the built-in ones; the engine passes them by."""
     processes: Annotated[int, Field(ge=0, le=64)] = 0
-    """Receiver processes that share the port; 0: as many as the machine has cores, at least 2 and at most 4."""
+    """Receiver processes that share the port; 0: one for every two cores of the machine, at most 4."""
     fast: bool = True
     """Receive storage associations by the node's own reader of the data stream; false: by pynetdicom's."""
     drain_s: Seconds = 30

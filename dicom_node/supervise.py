@@ -70,7 +70,7 @@ def run(
 
 def receivers(listen: Listen) -> int:
     """How many receiver processes share the port."""
-    return listen.processes or min(4, max(2, os.cpu_count() or 1))
+    return listen.processes or min(4, max(1, (os.cpu_count() or 1) // 2))
 
 
 class _Watch:

@@ -108,9 +108,13 @@ def add_pixels(dataset: FileDataset, path: Path, *, most_bytes: int) -> None:
         return int(tag) > PIXEL_TAGS[-1]
 
     found = _read(path, allowance, behind_pixels, None, PIXEL_TAGS)
-    for tag in PIXEL_TAGS:
-        if tag in found:
-            dataset[tag] = found.get_item(tag)
+    try:
+        for tag in PIXEL_TAGS:
+            if tag in found:
+                # Interpreted here, where it may fail: an unknown VR is found out only then.
+                dataset[tag] = found[tag]
+    except READ_FAULTS as exc:
+        raise Unreadable(f"its pixel data is damaged ({type(exc).__name__} while its element was read)") from exc
 
 
 def _read(
@@ -197,6 +201,11 @@ def element(dataset: Dataset, keyword: str) -> DataElement | None:
             # Not `get`, which would give the value instead of the element.
             return dataset[keyword] if keyword in dataset else None  # noqa: SIM401
     except READ_FAULTS:
+        return None
+    except OSError as exc:
+        # Of the library, without a number, for a sequence whose items are none.
+        if exc.errno is not None:
+            raise
         return None
 
 

@@ -174,8 +174,12 @@ def _command_bent(content: bytes, chance: random.Random) -> bytes:
         return content
     n = chance.randrange(len(elements))
     group, element, value = elements[n]
-    short = struct.pack("<H", chance.choice((0, 1, 0x0101, 0x20, 0x30, 0x0FFF, 0x8001, 0x8030, chance.randrange(65536))))
-    uid = chance.choice((b"", b" ", b"\0", b"1.2.3", b"1" * 64, b"1" * 65, b"../../x", b"1\n2", b"1\x7f", b"\xe4", b"a b"))
+    short = struct.pack(
+        "<H", chance.choice((0, 1, 0x0101, 0x20, 0x30, 0x0FFF, 0x8001, 0x8030, chance.randrange(65536)))
+    )
+    uid = chance.choice(
+        (b"", b" ", b"\0", b"1.2.3", b"1" * 64, b"1" * 65, b"../../x", b"1\n2", b"1\x7f", b"\xe4", b"a b")
+    )
     elements[n] = (group, element, chance.choice((short, short, uid, uid, b"", value * 2, chance.randbytes(3))))
     if chance.random() < 0.1:
         elements.insert(n, elements[chance.randrange(len(elements))])

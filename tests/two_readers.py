@@ -62,7 +62,7 @@ class _Sink:
     kept: int = 0
 
     def append(self, pieces: Sequence[memoryview]) -> None:
-        assert not (self.kept or self.discarded), "nothing comes behind the end"
+        assert not self.kept + self.discarded, "nothing comes behind the end"
         assert len(pieces) <= 512
         for piece in pieces:
             self.content += piece
@@ -163,9 +163,7 @@ def _uids(command: bytes) -> list[bytes]:
 
 def compare(case: Case) -> Story:
     """Both stories, which must be one. Raises AssertionError with the case in its text."""
-    right = slow_reader.read(
-        case.stream, CONTEXTS, max_pdu=case.max_pdu, peer_max=case.peer_max, status=case.status
-    )
+    right = slow_reader.read(case.stream, CONTEXTS, max_pdu=case.max_pdu, peer_max=case.peer_max, status=case.status)
     try:
         found = fast_story(case)
     except Exception as fault:

@@ -64,6 +64,10 @@ class Ledger:
     def close(self) -> None:
         self._store.close()
 
+    def make_room(self) -> None:
+        """Prepare for many commits: the first thing that who commits for waiting senders does."""
+        self._store.make_room()
+
     def association_opened(self, ref: str, listener: str, calling_ae: str, called_ae: str, *, now: float) -> None:
         with self._store.write("association.open") as db:
             add_associations(db, [Opened(ref, listener, calling_ae, called_ae, now)])

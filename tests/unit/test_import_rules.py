@@ -30,7 +30,20 @@ ROWS: tuple[frozenset[str], ...] = (
             "syntaxes",
         }
     ),
-    frozenset({"addresses", "assembly", "bounded", "memory", "outage", "part10", "retry", "routing", "upper_layer"}),
+    frozenset(
+        {
+            "addresses",
+            "assembly",
+            "bounded",
+            "complaints",
+            "memory",
+            "outage",
+            "part10",
+            "retry",
+            "routing",
+            "upper_layer",
+        }
+    ),
     frozenset({"display", "durable", "quiet", "stream", "tolerant"}),
     frozenset({"codecs", "engine_image", "greyscale", "incoming"}),
     frozenset(

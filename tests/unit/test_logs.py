@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +19,9 @@ UID = "1.2.826.0.1.3680043.10.1.7"
 def _as_before(recwarn: pytest.WarningsRecorder) -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("dicom_node")
     handlers, level, our_level = root.handlers, root.level, ours.level
+    of_threads = threading.excepthook
     yield
+    threading.excepthook = of_threads
     root.handlers = handlers
     root.setLevel(level)
     ours.setLevel(our_level)
@@ -75,3 +78,30 @@ def test_the_level_is_the_least_that_is_written(capsys: pytest.CaptureFixture[st
     logging.getLogger("pydicom").error("(0010,0010) PN 'Doe^Jane'")
     (line,) = _lines(capsys)
     assert line.endswith("WARNING work: loud")
+
+
+@pytest.mark.parametrize("library", ["pydicom", "pynetdicom.acse"])
+def test_what_a_library_quotes_is_not_written_whatever_level_it_gives_itself(
+    library: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to_stderr("work", Logs())
+    its = logging.getLogger(library)
+    level = its.level
+    try:
+        # pydicom does so when it is imported, which may be later.
+        its.setLevel(logging.WARNING)
+        its.error("Invalid value for VR PN: 'Doe^Jane'")
+    finally:
+        its.setLevel(level)
+    assert _lines(capsys) == []
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_thread_that_ends_by_an_exception_leaves_one_line(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    to_stderr("receive 0", Logs(format=form))
+    thread = threading.Thread(target=lambda: {}["Doe^Jane"])
+    thread.start()
+    thread.join()
+    (line,) = _lines(capsys)
+    assert "a thread ended: KeyError in <lambda>" in line
+    assert "Doe" not in line

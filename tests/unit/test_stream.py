@@ -183,7 +183,14 @@ def test_a_cancel_has_nothing_to_cancel_and_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("instance", "data"), [("", raw_peer.DATA), ("1." * 33, raw_peer.DATA), ("1\x012", raw_peer.DATA), ("1.2", NO_DATA)]
+    ("instance", "data"),
+    [
+        ("", raw_peer.DATA),
+        ("1." * 33, raw_peer.DATA),
+        ("1\x012", raw_peer.DATA),
+        ("1.\xe4", raw_peer.DATA),
+        ("1.2", NO_DATA),
+    ],
 )
 def test_a_request_that_names_no_object_is_refused_and_the_association_goes_on(instance: str, data: int) -> None:
     with serving() as it:
@@ -192,6 +199,7 @@ def test_a_request_that_names_no_object_is_refused_and_the_association_goes_on(i
         assert it.status() == 0xC000
         assert it.status() == 0
         assert it.shelf.contents == [b"good"]
+        assert it.stream.nameless == 1
 
 
 def test_a_hostile_uid_reaches_its_keeper_as_text_and_nothing_else() -> None:

@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from dicom_node.ledger import Ledger, Opened
+from dicom_node.ledger import Ledger, Opened, faults_in
+from dicom_node.ledger.store import LOG_ROOM_BYTES
 from dicom_node.records import Arrival
 from dicom_node.states import Instance
 from tests.unit.ledger.test_ledger import PASSED, _admit, _arrive, _header
@@ -155,3 +156,24 @@ class Counted(RuleBasedStateMachine):
 def test_what_a_batch_waits_for_is_counted_right_whatever_happens(tmp_path: Path) -> None:
     Counted.folder = tmp_path
     run_state_machine_as_test(Counted)
+
+
+def test_room_for_the_log_is_made_once_and_changes_nothing_of_the_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path)
+    log = tmp_path / "ledger.sqlite-wal"
+    try:
+        first, second = _arrivals(2)
+        ledger.instances.arrive_all([first], now=1)
+        before, schema = log.stat().st_size, ledger._store.read("SELECT name FROM sqlite_master ORDER BY 1")
+        ledger.make_room()
+        roomy = log.stat().st_size
+        assert roomy >= LOG_ROOM_BYTES > before
+        ledger.make_room()
+        ledger.instances.arrive_all([second], now=2)
+        assert log.stat().st_size == roomy, "what follows is written over it"
+        assert [row.id for row in ledger.instances.unread()] == [1, 2]
+        assert ledger._store.read("SELECT name FROM sqlite_master ORDER BY 1") == schema
+    finally:
+        ledger.close()
+    assert faults_in(path) == []
