@@ -149,7 +149,7 @@ class Metrics(Collector):
             try:
                 with figures_of(self._ledger) as figures:
                     self.tally.follow(figures)
-                    families = [*_of_queues(figures), *self._of_tally()]
+                    families = [*_of_queues(figures), *_of_trouble(figures), *self._of_tally()]
             except OSError:
                 # Health says why; what does not come from the ledger is told all the same.
                 families = []
@@ -238,3 +238,14 @@ def _of_queues(figures: Figures) -> Iterator[Metric]:
     since = figures.oldest_waiting()
     oldest.add_metric([], max(0.0, time.time() - since) if since is not None else 0.0)
     yield oldest
+
+
+def _of_trouble(figures: Figures) -> Iterator[Metric]:
+    damaged = GaugeMetricFamily("evenray_damaged_files", "Spooled files whose bytes are not what they were.")
+    damaged.add_metric([], figures.damaged())
+    down = GaugeMetricFamily(
+        "evenray_destination_down_seconds", "How long a destination has taken nothing.", labels=["destination"]
+    )
+    for name, since in figures.down_since().items():
+        down.add_metric([name], max(0.0, time.time() - since))
+    yield from (damaged, down)

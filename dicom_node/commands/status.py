@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ def status(config: Path | None, state_dir: Path | None, *, as_json: bool, timing
             "counts": ledger.counts(),
             "outcomes": ledger.outcomes(),
             "destinations": ledger.deliveries.counts(),
+            "down": {
+                name: {"since": since, "reason": reason}
+                for name, (since, reason) in sorted(ledger.deliveries.all_down().items())
+            },
             "attention": ledger.attention(),
         }
     if as_json:
@@ -63,6 +68,9 @@ def _print(facts: dict[str, Any], console: Console) -> None:
         console.print(outcomes)
     if facts["destinations"]:
         console.print(_destinations(facts["destinations"]))
+    for name, down in facts["down"].items():
+        since = datetime.fromtimestamp(down["since"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        console.print(f"{name} takes nothing since {since}: {down['reason']}", highlight=False, soft_wrap=True)
     if facts["attention"]:
         console.print(_attention(facts["attention"]))
         console.print("Try again with `evenray retry WHAT…` or `evenray retry --all`.", highlight=False)

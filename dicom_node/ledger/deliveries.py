@@ -13,7 +13,7 @@ from dicom_node.records import ResultKind
 from dicom_node.retry import GiveUp, TryAt
 from dicom_node.states import Delivery
 
-_DOWN = "down "
+DOWN = "down "
 """What the names of marks about destinations begin with."""
 _JOINED = (
     "SELECT d.*, o.kind, o.sop_class_uid, o.sop_instance_uid, o.path, coalesce(o.digest, i.digest) AS digest"
@@ -252,16 +252,16 @@ class Deliveries:
         """Note that a destination takes nothing, for whoever asks and for after a restart."""
         with self._store.write("delivery.outage") as db:
             value = json.dumps({"since": since, "reason": reason})
-            db.execute("INSERT OR REPLACE INTO mark (name, value) VALUES (?, ?)", (_DOWN + destination, value))
+            db.execute("INSERT OR REPLACE INTO mark (name, value) VALUES (?, ?)", (DOWN + destination, value))
 
     def up(self, destination: str) -> None:
         with self._store.write("delivery.outage") as db:
-            db.execute("DELETE FROM mark WHERE name = ?", (_DOWN + destination,))
+            db.execute("DELETE FROM mark WHERE name = ?", (DOWN + destination,))
 
     def all_down(self) -> dict[str, tuple[float, str]]:
         """The destinations that take nothing: since when (seconds since the epoch), and why."""
-        found = self._store.read("SELECT name, value FROM mark WHERE name >= ? AND name < ?", _DOWN, _DOWN + "~")
-        values = {row["name"].removeprefix(_DOWN): json.loads(row["value"]) for row in found}
+        found = self._store.read("SELECT name, value FROM mark WHERE name >= ? AND name < ?", DOWN, DOWN + "~")
+        values = {row["name"].removeprefix(DOWN): json.loads(row["value"]) for row in found}
         return {name: (float(value["since"]), str(value["reason"])) for name, value in values.items()}
 
     def retry(self, ref: int, *, now: float) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from dicom_node.ledger.deliveries import DOWN
 from dicom_node.states import Batch, Delivery, Instance
 
 WAITING = (Instance.RECEIVED, Instance.READING, Instance.WAITING, Instance.CLAIMED)
@@ -91,6 +92,15 @@ class Figures:
             query = f"SELECT count(*) FROM {what} WHERE state = ?"
             found[what] = {state: int(self._store.read(query, state)[0][0]) for state in states}
         return found
+
+    def damaged(self) -> int:
+        """How many files are known to be damaged."""
+        return int(self._store.read("SELECT count(*) FROM damage")[0][0])
+
+    def down_since(self) -> dict[str, float]:
+        """The destinations that take nothing, and since when (seconds since the epoch)."""
+        found = self._store.read("SELECT name, value FROM mark WHERE name >= ? AND name < ?", DOWN, DOWN + "~")
+        return {row["name"].removeprefix(DOWN): float(json.loads(row["value"])["since"]) for row in found}
 
     def undelivered(self) -> list[tuple[str, str, int]]:
         """(destination, state, how many) of what is not delivered."""
