@@ -110,8 +110,8 @@ def add_pixels(dataset: FileDataset, path: Path, *, most_bytes: int) -> None:
     found = _read(path, allowance, behind_pixels, None, PIXEL_TAGS)
     try:
         for tag in PIXEL_TAGS:
-            if tag in found:
-                # Interpreted here, where it may fail: an unknown VR is found out only then.
+            # Interpreted here, where it may fail: an unknown VR is found out only then. Empty counts as absent.
+            if tag in found and found[tag].value is not None:
                 dataset[tag] = found[tag]
     except READ_FAULTS as exc:
         raise Unreadable(f"its pixel data is damaged ({type(exc).__name__} while its element was read)") from exc

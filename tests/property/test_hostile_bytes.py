@@ -104,3 +104,11 @@ def test_a_data_set_that_nobody_takes_is_dropped_and_the_next_object_is_kept() -
     nameless = p_data(pdv(command(1, instance=""), control=COMMAND | LAST)) + p_data(pdv(b"dropped", control=LAST))
     story = compare(Case(nameless + store(b"kept")))
     assert [kept.content for kept in story.kept] == [b"kept"]
+
+
+@pytest.mark.parametrize("number", [20274105, 20279661, 20284070])
+def test_files_that_once_were_a_fault_are_told_in_words(number: int, tmp_path: Path) -> None:
+    """Empty pixel data, and pixel data of a VR that there is not."""
+    path = tmp_path / "damaged.dcm"
+    path.write_bytes(damaged_files.case(corpus("files"), number))
+    assert damaged_files.read(path) == "no picture"

@@ -18,7 +18,7 @@ def test_a_destination_that_is_down_is_in_the_status_and_in_the_metrics(
     config = tmp_path / "node.yaml"
     config.write_text(f"state_dir: {tmp_path / 'state'}\n")
     with house(tmp_path / "state") as node:
-        node.ledger.deliveries.down("pacs", "nobody listens", since=1_700_000_000)
+        node.ledger.deliveries.down("pacs", 1_700_000_000, "nobody listens")
         found = Metrics(node.settings, list).text().decode()
         assert 'evenray_destination_down_seconds{destination="pacs"}' in found
         assert "evenray_damaged_files 0.0" in found
