@@ -60,7 +60,8 @@ class Headcount:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if os.fstat(handle).st_size < size:
-                os.ftruncate(handle, size)
+                # With its room on the disk: a hole in it would kill who writes there when the disk is full.
+                os.posix_fallocate(handle, 0, size)
             self._map = mmap.mmap(handle, size)
         finally:
             os.close(handle)

@@ -88,27 +88,39 @@ class Desk:
         Any status but Success tells the sender that we do not have the object: it must keep and send it again.
         """
         received, uid = cast(Incoming, sink), request.sop_instance_uid
-        reached("receive.begun")
         try:
-            if received.fault is not None:
-                raise received.fault
-            return self._keep(request, transfer_syntax_uid, received)
+            self._spool(received)
+            ref = self._commit(request, transfer_syntax_uid, received)
         except OSError as fault:
-            received.discard()
             log.error("refused %s: %s", uid, fault.strerror)
             return StoreStatus.OUT_OF_RESOURCES if fault.errno in NO_ROOM else StoreStatus.PROCESSING_FAILURE
         except EvenrayError as fault:
             log.error("refused %s: %s", uid, fault)
             return StoreStatus.OUT_OF_RESOURCES
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the sender must hear that we do not have it
+            log.error("refused %s: unexpected fault %s", uid, type(fault).__name__)
+            return StoreStatus.PROCESSING_FAILURE
+        reached("receive.committed")
+        received.release()
+        log.info("received instance %d: %s, %d bytes", ref, uid, received.size)
+        return StoreStatus.SUCCESS
 
-    def _keep(self, request: Request, transfer_syntax_uid: str, received: Incoming) -> int:
+    def _spool(self, received: Incoming) -> None:
+        """Force the object to the disk. Raises OSError, and nothing of it is left."""
         self._receiver.arrivals.expect()
         try:
-            path = self._receiver.spool.keep(received)
-        except OSError:
+            reached("receive.begun")
+            if received.fault is not None:
+                raise received.fault
+            self._receiver.spool.keep(received)
+            reached("receive.kept")
+        except BaseException:
             self._receiver.arrivals.give_up()
+            received.discard()
             raise
-        reached("receive.kept")
+
+    def _commit(self, request: Request, transfer_syntax_uid: str, received: Incoming) -> int:
+        """Give it its row. Raises what the ledger raises; then the file goes only where it has no row."""
         arrival = Arrival(
             sop_class_uid=request.sop_class_uid,
             sop_instance_uid=request.sop_instance_uid,
@@ -116,18 +128,14 @@ class Desk:
             calling_ae=self._calling_ae,
             called_ae=self._called_ae,
             association=getattr(self._association, "evenray_id", ""),
-            path=path,
+            path=received.path,
             size=received.size,
         )
         try:
-            ref = self._receiver.arrivals.commit(arrival)
-        except EvenrayError:
+            return self._receiver.arrivals.commit(arrival)
+        except Exception:
             self._forget(received)
             raise
-        reached("receive.committed")
-        received.release()
-        log.info("received instance %d: %s, %d bytes", ref, request.sop_instance_uid, received.size)
-        return StoreStatus.SUCCESS
 
     def _forget(self, received: Incoming) -> None:
         """Give the room of a file back whose row was not committed: senders try again, and a full disk stays full."""

@@ -157,7 +157,7 @@ class Spool:
         gone = 0
         for folder in self.incoming.iterdir():
             if not folder.is_dir() or not alive(folder.name):
-                for marker in folder.iterdir() if folder.is_dir() else [folder]:
+                for marker in _entries(folder):
                     path = final(marker.stem)
                     if not named(path):
                         self.discard(path)
@@ -199,3 +199,13 @@ class Spool:
     def _in_hand(path: Path) -> bool:
         """Whether it has a second name, in the folder of the receiver that fills it or will fill it."""
         return path.stat().st_nlink > 1
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, or a file itself; nothing where another receiver that starts was quicker."""
+    try:
+        return list(folder.iterdir())
+    except NotADirectoryError:
+        return [folder]
+    except FileNotFoundError:
+        return []

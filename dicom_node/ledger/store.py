@@ -6,6 +6,7 @@ Knows no meaning of any row. `synchronous=FULL` with WAL: a committed row surviv
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -151,6 +152,10 @@ class Store:
         """
         log = self._path.with_name(f"{self._path.name}-wal")
         with suppress(sqlite3.Error, OSError), self._lock, self._turns.mine():
+            disk = os.statvfs(self._path.parent)
+            if disk.f_bavail * disk.f_frsize < 20 * LOG_ROOM_BYTES:
+                # Room is needed for images first.
+                return
             if log.exists() and log.stat().st_size >= LOG_ROOM_BYTES:
                 return
             # With few pages in memory all others go to the log, committed or not.

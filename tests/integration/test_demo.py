@@ -165,7 +165,7 @@ def test_nothing_is_left_running_when_the_demo_is_stopped(tmp_path: Path, number
     log = out / "node.log"
     process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: log.exists() and "listening as" in log.read_text(), 60, "the node listens")
+        wait_until(lambda: log.exists() and "listens as" in log.read_text(), 60, "the node listens")
         process.send_signal(number)
         assert process.wait(60) == code
     finally:

@@ -316,7 +316,8 @@ def test_one_look_a_pause_and_one_connection_at_a_time(story: Story, name: str) 
         at += shortest.failed(now=0.0, again=looks > OBJECTS - deliver.BUSY_IN_A_ROW)
         looks += 1
     assert scenario.connections <= looks + 1
-    assert scenario.attempts <= scenario.connections
+    # One more may be under way while the figures are read.
+    assert scenario.attempts <= scenario.connections + 1
     assert scenario.pacs is not None
     assert scenario.pacs.most_at_once <= 1
 

@@ -194,7 +194,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, int,
         environment.setenv("WATCHDOG_USEC", "8000000")
         environment.delenv("WATCHDOG_PID", raising=False)
         out = {"out": {"kind": "folder", "path": str(folder / "out")}}
-        with node(folder, out, health={"port": port}, logs={"format": "json"}, supervise={"hang_s": 60}) as made:
+        settings = {"health": {"port": port}, "logs": {"format": "json"}, "supervise": {"hang_s": 60}}
+        with node(folder, out, listen={"processes": 2}, **settings) as made:
             made.wait(lambda: manager.heard("READY=1"), 120, "the node says that it is ready")
             assert _get(port, "ready")[0] == 200
             made.accept(*files)
