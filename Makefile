@@ -51,7 +51,7 @@ bench-latency: $(READY)  ## from the last image to its results in the archive; Q
 bench-growth: $(READY)  ## an empty node beside one with 100,000 instances; ROUNDS=5 QUICK=1
 	@$(BIN)/python -m tests.bench.bench_growth $(BENCH) $(call KEPT,growth)
 
-soak: $(READY)   ## the long tests: kills at every step and at random, power cuts; KILLS=500 CUTS=20 SEED=n ARGS="-k name"; needs root for power cuts
+soak: $(READY)   ## the long tests: kills at every step and at random, power cuts, fuzzing, PACS moods; KILLS=500 CUTS=20 CASES=1000000 ATTACKS=5000 SEED=n ARGS="-k name"; root for power cuts
 	@EVENRAY_SOAK=1 $(if $(KILLS),KILLS=$(KILLS)) $(if $(CUTS),CUTS=$(CUTS)) $(if $(SEED),SEED=$(SEED)) $(if $(MINUTES),MINUTES=$(MINUTES)) $(BIN)/python -m pytest -s tests/soak $(ARGS)
 
 clean:           ## remove the environment and what the demo wrote

@@ -22,6 +22,7 @@ import pytest
 
 from dicom_node.upper_layer import read_request
 from tests.attack import LINE, fire, holding, shape
+from tests.bench.measured import goal
 from tests.mutation import association, corpus, damaged
 from tests.node import ROOT, Node, node, radiograph
 from tests.raw_peer import command
@@ -102,9 +103,9 @@ def test_no_input_is_read_otherwise_than_the_standard_says_and_none_makes_the_re
     growth = max(grown for _, grown in found)
     table.append(f"{kind:<9} {each * PROCESSES:>8} cases in {took:5.0f} s: {_said(ends)}")
     # A difference, or anything but ValueError of a command, would have ended the test.
-    what = "differences from the slow reader" if kind == "streams" else "faults that are not told in words"
-    table.append(f"GOAL {what} 0: 0 of {each * PROCESSES} {kind}")
-    table.append(f"GOAL growth of the process at most {MOST_GROWTH_KIB} KiB: {growth} KiB over {each // 2} {kind}")
+    what = "differences_from_the_slow_reader" if kind == "streams" else "faults_not_told_in_words"
+    table.append(goal(f"fuzz_{kind}_{what}", 0, "<=", 0))
+    table.append(goal(f"fuzz_{kind}_growth_kib", growth, "<=", MOST_GROWTH_KIB))
     assert growth <= MOST_GROWTH_KIB
 
 
@@ -131,7 +132,7 @@ def test_no_file_makes_a_reader_fail_in_another_way_than_in_words(tmp_path: Path
     table.append(f"files     {count:>8} cases in {took:5.0f} s: {_said(ends)}")
     table.append(f"          slowest {slowest:.2f} s, {peak >> 10} MiB at most")
     table.append(f"          decoders that ended their process: {len(deaths)} {deaths[:20]}")
-    table.append(f"GOAL faults that are not told in words 0: {len(faults)}")
+    table.append(goal("fuzz_files_faults_not_told_in_words", len(faults), "<=", 0))
     assert not faults
 
 
@@ -164,10 +165,11 @@ def test_a_node_under_fire_stays_what_it_was(tmp_path: Path, table: list[str]) -
         left = _files(tmp_path, folder) - outside
         crashes = len(set(pids) - set(made.pids("listen")))
         table.append(f"          {len(said)} lines of log, {sum(map(len, said)) >> 10} KiB")
-        table.append(f"GOAL crashes 0: {crashes}")
-        table.append(f"GOAL files outside of the state directory 0: {len(left)}")
-        table.append(f"GOAL growth of a receiver at most {2 * MOST_GROWTH_KIB} KiB: {growth} KiB")
-        table.append(f"GOAL cases at least 1000000: {sum(int(CASES * share) for share in SHARES.values()) + ATTACKS}")
+        table.append(goal("fuzz_receiver_crashes", crashes, "<=", 0))
+        table.append(goal("fuzz_files_outside_of_the_state_directory", len(left), "<=", 0))
+        table.append(goal("fuzz_receiver_growth_kib", growth, "<=", 2 * MOST_GROWTH_KIB))
+        cases = sum(int(CASES * share) for share in SHARES.values()) + ATTACKS
+        table.append(goal("fuzz_cases", cases, ">=", 1_000_000))
         assert (crashes, left, open_ones, answers["no answer"]) == (0, set(), 0, 0)
         assert growth <= 2 * MOST_GROWTH_KIB
         assert [line for line in lines if not LINE.match(line)] == []
