@@ -36,6 +36,9 @@ def admit(
         header, digest = read_header(path), dataset_digest(path)
         if header.sop_instance_uid != row.sop_instance_uid:
             raise Unreadable("its data set has another SOP Instance UID than its C-STORE request: send it again")
+        if row.digest not in (None, digest):
+            # Looked at before: these are not the bytes that were received, and must never pass for them.
+            raise SpoolDamaged(f"{row.path}: its bytes have changed on the disk: send it again, then retry")
     except (Unreadable, SpoolDamaged) as fault:
         ledger.instances.park(row, str(fault), now=clock())
         log.warning("parked instance %d: %s", row.id, fault)

@@ -37,7 +37,7 @@ class Child:
         self.hangs = 0
         self.starts = 0
         self.failures = 0
-        """Ends in a row, each soon after its start."""
+        """Ends in a row, each soon after its start; a start that the machine had no room for counts, too."""
         self._command = command
         self._inherited = inherited
         self._started_at = 0.0
@@ -89,8 +89,16 @@ class Child:
         return self._ended(code)
 
     def _start(self) -> None:
-        # The pipe is held open by us: when we die, even by SIGKILL, it closes and the child drains.
-        self.process = subprocess.Popen(self._command, stdin=subprocess.PIPE, pass_fds=self._inherited)
+        try:
+            # The pipe is held open by us: when we die, even by SIGKILL, it closes and the child drains.
+            self.process = subprocess.Popen(self._command, stdin=subprocess.PIPE, pass_fds=self._inherited)
+        except OSError as fault:
+            # No memory, processes or files left: that passes, and must not take down what runs.
+            self.failures += 1
+            wait = wait_after(self.failures)
+            self._next_start = time.monotonic() + wait
+            log.error("%s could not be started (%s), tried again in %.0f s", self.name, fault.strerror, wait)
+            return
         self._started_at, self._beat, self._killed = time.monotonic(), None, False
         self.starts += 1
         log.info("%s runs as process %d", self.name, self.process.pid)

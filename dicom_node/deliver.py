@@ -34,6 +34,8 @@ POLL_S = 0.05
 SWEEP_S = 5.0
 ASK_EVERY_S = 10.0
 """While objects are being sent, their commitment is asked for this often."""
+ASK_AFTER_S = 1.5
+"""With nothing left to send, it is asked for after this long: a report that follows its images goes first."""
 AT_ONCE = 32
 """Deliveries claimed and sent in one association."""
 PARK_AT_ONCE = 200
@@ -116,7 +118,7 @@ class Line:
         self._confirming: Confirming | None = None
         if isinstance(where, Dimse) and where.commitment:
             self._confirming = Confirming(name, where, settings.deliver, ledger, calling_ae)
-        self._asked_at = -ASK_EVERY_S
+        self._asked_at = self._sent_at = -ASK_EVERY_S
         self._port: DestinationPort = open_destination(name, where, calling_ae=calling_ae)
         self._sending = Outage(settings.deliver, chance)
         self._asking = Outage(settings.deliver, chance)
@@ -157,9 +159,8 @@ class Line:
             self._send(rows, stopping)
             if self._sending.pausing(now=time.monotonic()):
                 return False
-            if time.monotonic() - self._asked_at < ASK_EVERY_S:
-                # While much is to be sent, many objects are asked for at once.
-                return True
+        if not self._may_ask(sent=bool(rows), now=time.monotonic()):
+            return bool(rows)
         self._asked_at = time.monotonic()
         if self._confirming:
             return self._confirm(self._confirming, stopping) or bool(rows)
@@ -168,6 +169,15 @@ class Line:
             # Accepted while the destination was still configured to confirm.
             self._ledger.deliveries.accepted(row, "accepted; no confirmation is asked for any more", now=time.time())
         return bool(rows or unconfirmed)
+
+    def _may_ask(self, *, sent: bool, now: float) -> bool:
+        """Whether now is the time to ask for commitments: many at once while much is sent, else after what follows."""
+        if not sent:
+            return now - self._sent_at >= ASK_AFTER_S
+        if now - self._sent_at > ASK_EVERY_S:
+            self._asked_at = now
+        self._sent_at = now
+        return now - self._asked_at >= ASK_EVERY_S
 
     def _send(self, rows: Sequence[DeliveryRow], stopping: Stopping) -> None:
         reached("deliver.claimed")

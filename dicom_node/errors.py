@@ -40,6 +40,10 @@ class Stop(EvenrayError):
     """The process can't go on: it says why and ends."""
 
 
+class StartLater(Stop):
+    """The process can't start now, and may soon: whoever started it tries again."""
+
+
 class PeerUnreachable(RetryLater):
     """No association: refused connection, time-out, transient rejection."""
 

@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,9 +105,13 @@ def settle(ledger: Ledger, spool: Spool, file: Spooled, found: Checked, *, now: 
     return found.reason
 
 
-def recheck(ledger: Ledger, spool: Spool, *, now: float) -> None:
-    """Look again at what is flagged: the same object may have been sent again, or the disk may be back."""
+def recheck(ledger: Ledger, spool: Spool, *, now: float, beat: Callable[[], None] = lambda: None) -> None:
+    """Look again at what is flagged: the same object may have been sent again, or the disk may be back.
+
+    `beat` is called between files.
+    """
     for row in ledger.upkeep.damaged():
+        beat()
         file = ledger.upkeep.file(row["what"], row["ref"])
         if file is None or not check(spool, file).reason:
             ledger.upkeep.healed(row["path"])

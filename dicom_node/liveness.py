@@ -35,17 +35,30 @@ class Liveness:
         self._path = folder / self.name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            while not self._open(role):
+                pass
         except OSError as fault:
-            raise Stop(f"state_dir {folder.parent}: {fault.strerror}: check path, owner and rights") from fault
-        if not self._lock():
-            os.close(self._handle)
-            raise AlreadyRunning(
-                f"{folder.parent}: another `{role}` runs with this state directory: stop it, or use another state_dir"
-            )
+            raise Stop(
+                f"state_dir {folder.parent}: {fault.strerror}: check path, owner, rights and free space"
+            ) from fault
         self._alone = alone
         self._beat_at = 0.0
         self.tell()
+
+    def _open(self, role: str) -> bool:
+        """Open our file and lock it; False where it was taken for one of the dead and removed before it was locked."""
+        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        if not self._lock():
+            os.close(self._handle)
+            raise AlreadyRunning(
+                f"{self._folder.parent}: another `{role}` runs with this state directory: stop it, or use another "
+                "state_dir"
+            )
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._handle), self._path.stat()):
+                return True
+        os.close(self._handle)
+        return False
 
     def tell(self, **facts: str | int | list[str]) -> None:
         """Write down whose heartbeat it is, and what else others may want to know of this process."""
@@ -139,7 +152,7 @@ def _held(path: Path) -> bool:
         # What receivers share beside the locks.
         return False
     try:
-        handle = os.open(path, os.O_RDWR)
+        handle = os.open(path, os.O_RDONLY)
     except OSError:
         # Its process has just ended.
         return False
@@ -152,10 +165,30 @@ def _held(path: Path) -> bool:
     return False
 
 
+def remove_dead(folder: Path) -> None:
+    """Remove the files that processes which were killed have left; those of roles stay, see `Liveness.close`."""
+    for path in folder.glob("*-*"):
+        if path.suffix:
+            continue
+        # Its process has just ended, or the folder can't be written: nothing depends on it.
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(handle)
+
+
 def beats(folder: Path) -> dict[int, float]:
-    """The time of the last heartbeat by process id. Files of the dead may still be among them; takes no lock."""
+    """The time of the last heartbeat of the living, by process id.
+
+    A file that nobody holds was left by a process that was killed: after a restart its number is soon another's.
+    """
     found: dict[int, float] = {}
     for path in folder.glob("*"):
+        if not _held(path):
+            continue
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             pid = int(json.loads(path.read_text())["pid"])
             found[pid] = max(path.stat().st_mtime, found.get(pid, 0.0))

@@ -77,7 +77,7 @@ class Retention:
         for settled_at, batch in self._batches(max((at for at in past if at is not None), default=None), beat):
             over = [at is not None and settled_at <= at for at in past]
             files = upkeep.leaving(batch, originals=over[0], results=over[1], only_copies=only_copies)
-            left = self._leave(files, f"its days after the last receipt are over: batch {batch}", now)
+            left = self._leave(files, f"its days after the last receipt are over: batch {batch}", now, beat)
             if left < len(files):
                 return gone
             gone += left
@@ -85,7 +85,7 @@ class Retention:
                 upkeep.clear(batch)
         if past[0] is not None:
             while left := self._leave(
-                upkeep.own_due(before=past[0], only_copies=only_copies, limit=AT_ONCE), "its days are over", now
+                upkeep.own_due(before=past[0], only_copies=only_copies, limit=AT_ONCE), "its days are over", now, beat
             ):
                 gone += left
                 beat()
@@ -95,11 +95,12 @@ class Retention:
         """Batches of which something may leave, oldest first."""
         at = (-math.inf, 0)
         while settled_before is not None:
-            beat()
             found = self._ledger.upkeep.due(settled_before=settled_before, after=at)
             if not found:
                 return
-            yield from found
+            for one in found:
+                beat()
+                yield one
             at = found[-1]
 
     def _early(self, now: float, beat: Callable[[], None]) -> int:
@@ -112,7 +113,7 @@ class Retention:
             if not (why := self._nearly_full()):
                 return gone
             files = self._ledger.upkeep.leaving(batch, **kinds, only_copies=False)
-            left = self._leave(files, f"early, it has its receipts: {why}", now)
+            left = self._leave(files, f"early, it has its receipts: {why}", now, beat)
             if left < len(files):
                 return gone
             gone += left
@@ -126,7 +127,7 @@ class Retention:
             watermark_percent=max(0.0, self._storage.watermark_percent - NEAR_PERCENT),
         )
 
-    def _leave(self, files: list[Leaving], why: str, now: float) -> int:
+    def _leave(self, files: list[Leaving], why: str, now: float, beat: Callable[[], None]) -> int:
         """First the rows, then the files: what is left of a crash in between is an orphan, and goes like one."""
         if not files:
             return 0
@@ -141,6 +142,7 @@ class Retention:
                 return 0
             reached("retention.expired")
             for file in files:
+                beat()
                 self._spool.discard(file.path)
         log.info("%d files have left the spool: %s", len(files), why)
         return len(files)

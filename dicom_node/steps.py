@@ -62,6 +62,8 @@ POINTS: Mapping[str, str] = {
     "backup.published": "the manifest names it, what it does not need is still there",
     "restore.copied": "everything of a backup lies checked beside the state, nothing is in its place",
     "restore.moved": "a part of it is in its place",
+    "restore.fresh": "the ledger of a backup lies beside the one in use and says that it does not know all files",
+    "restore.completed": "files that were lost are back in the spool, the ledger in use is still the old one",
     "restore.ledger": "a ledger is about to be in its place",
     "restore.born": "a new ledger is there and knows nothing",
     "deliver.claimed": "a sender has objects in hand and no association",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from dicom_node.child import HOPELESS, Child
 from dicom_node.errors import Stop
-from dicom_node.liveness import Liveness, beats, running
+from dicom_node.liveness import Liveness, beats, remove_dead, running
 from dicom_node.service_manager import ServiceManager
 from dicom_node.settings import Listen, Settings
 from dicom_node.stopping import Stopping
@@ -52,6 +52,8 @@ def run(
     lately = _heard_lately(locks / "listen")
     held = [Liveness(locks, name, alone=True) for name in (["serve"] if "work" in roles else []) + ["listen"]]
     try:
+        # Of an earlier start that was killed: in a container the numbers of its processes are ours, too.
+        remove_dead(locks)
         with _open_socket(settings.listen, locks, stopping, lately=lately) as listening:
             if stopping.asked:
                 return 0

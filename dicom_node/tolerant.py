@@ -63,6 +63,10 @@ LONGEST = {"SQ": MIB, "text": 256 << 10, "": 16 * MIB}
 state 64 KiB), of anything else. What is longer counts as absent: it may make a thousand times its size in objects."""
 BULK = {"OB", "OW", "OD", "OF", "OL", "OV", "UN", "UC", "UR", "UT"}
 """VRs that may be long: binary and free text."""
+SKIPPED = 1024
+"""Longer values are not read where only their ends matter."""
+UNDEFINED = 0xFFFFFFFF
+"""Length of an element that ends with a delimiter. Source: PS3.5 7.1.2."""
 META_READ = 64 << 10
 """Start of a file in which its File Meta group lies; it has a few hundred bytes."""
 
@@ -115,6 +119,27 @@ def add_pixels(dataset: FileDataset, path: Path, *, most_bytes: int) -> None:
                 dataset[tag] = found[tag]
     except READ_FAULTS as exc:
         raise Unreadable(f"its pixel data is damaged ({type(exc).__name__} while its element was read)") from exc
+
+
+def ends_early(path: Path) -> bool:
+    """Whether the end of a file's data set is missing, or it can't be read to its end. Raises OSError.
+
+    One that ends between two elements looks whole, but for an image without its pixel data.
+    """
+    size = path.stat().st_size
+    allowance = Allowance(most_bytes=2 * size + MOST_HEADER, most_reads=2 * size + MOST_READS, what="its data set")
+    try:
+        dataset = _read(path, allowance, lambda _tag, _vr, _length: False, SKIPPED)
+    except Unreadable:
+        return True
+    # The library gives nothing at all where the end of fragments is missing.
+    if not dataset or ("Rows" in dataset and not any(tag in dataset for tag in PIXEL_TAGS)):
+        return True
+    if text(dataset.file_meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        # Inflating it has met its end; places in it are none in the file.
+        return False
+    raw = (found for found in dataset.values() if isinstance(found, RawDataElement))
+    return any(found.value_tell + found.length > size for found in raw if found.length != UNDEFINED)
 
 
 def _read(

@@ -54,7 +54,7 @@ class Upkeep:
         self._work: tuple[tuple[str, float, Callable[[], object]], ...] = (
             ("orphans", ORPHANS_S, self._orphans),
             ("retention", settings.retention.every_s, self._leave),
-            ("recheck", RECHECK_S, lambda: recheck(self._ledger, self._spool, now=time.time())),
+            ("recheck", RECHECK_S, self._recheck),
         )
 
     def close(self) -> None:
@@ -76,6 +76,9 @@ class Upkeep:
 
     def _leave(self) -> None:
         self._retention.turn(now=time.time(), beat=self._liveness.beat)
+
+    def _recheck(self) -> None:
+        recheck(self._ledger, self._spool, now=time.time(), beat=self._liveness.beat)
 
     def _guarded(self, name: str, work: Callable[[], object]) -> object:
         try:

@@ -1,8 +1,9 @@
 """`evenray backup`: a consistent copy of a node that may be running, and the manifest that says what is in it.
 
-Layout of a backup: `manifest.json` (what counts), `<time>/` with ledger, banks and configuration, `spool/` with the
-files, which never change and are therefore copied once. The manifest is written last: until then the earlier backup
-in the same folder holds.
+Layout of a backup: `node` (whose it is), `manifest.json` (what counts), `<time>/` with ledger, banks and
+configuration, `spool/` with the files, which never change and are therefore copied once. The manifest is written last:
+until then the earlier backup in the same folder holds. Nothing is removed that no backup has made, and no good copy
+while the ledger names its file.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ from dicom_node.durable import fsync, write_durably
 from dicom_node.errors import BadInput
 from dicom_node.exits import Exit
 from dicom_node.integrity import check, yielding
-from dicom_node.ledger import Spooled, copy_ledger, faults_in, files_in
+from dicom_node.ledger import Ledger, Spooled, copy_ledger, faults_in, files_in
 from dicom_node.retention import holding
 from dicom_node.settings import Settings
 from dicom_node.spool import MIB, Spool
@@ -33,6 +36,14 @@ from dicom_node.steps import reached
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+NODE = "node"
+"""File that says whose backup this is, before there is a manifest."""
+MADE = re.compile(r"[0-9]{8}T[0-9]{12}Z", re.ASCII)
+"""Folders with the ledger of one time."""
+HELD = re.compile(
+    r"(originals/[0-9a-f]{2}/\.{0,2}[0-9a-f]{32}|results/[0-9.]{1,2}/\.{0,2}[0-9.]+)\.dcm(\.new)?(\.part)?", re.ASCII
+)
+"""Files of the spool as they are named here, and on their way."""
 CHUNK = 1 << 20
 ROUNDS = 5
 """So often the ledger is copied anew when a file left while it was being copied (a repetition that was discarded)."""
@@ -44,10 +55,10 @@ def backup(target: Path, config: Path | None, state_dir: Path | None) -> int:
     ledger = settings.state_dir / "ledger.sqlite"
     if not ledger.exists():
         raise BadInput(f"{settings.state_dir}: no ledger here: name the node's --config or --state-dir")
-    if target.resolve().is_relative_to(settings.state_dir.resolve()):
-        raise BadInput(f"{target}: is inside the state directory: choose a folder on another disk")
+    _refuse_near(target.resolve(), settings.state_dir.resolve())
     began = time.monotonic()
     with yielding(), holding(settings.state_dir / "spool", wait=True):
+        _claim(target, settings)
         copied = Copying(settings, config, target).run()
     typer.echo(
         f"backup of {settings.state_dir} in {target}: {copied.files} files and {copied.bytes / MIB:.1f} MiB copied, "
@@ -55,7 +66,42 @@ def backup(target: Path, config: Path | None, state_dir: Path | None) -> int:
     )
     for path, reason in copied.damaged.items():
         typer.echo(f"DAMAGED {path}: {reason}")
-    return Exit.FAILED if copied.damaged else Exit.DONE
+    for path, reason in copied.spared.items():
+        typer.echo(f"DAMAGED {path}: {reason}; the good copy in this backup stays: evenray restore {target}")
+    return Exit.FAILED if copied.damaged or copied.spared else Exit.DONE
+
+
+def _refuse_near(target: Path, state: Path) -> None:
+    """Both are resolved. Raises BadInput where the one is in the other."""
+    if target.is_relative_to(state):
+        raise BadInput(f"{target}: is inside the state directory: choose a folder on another disk")
+    if state.is_relative_to(target):
+        raise BadInput(f"{target}: holds the state directory: choose a folder of its own on another disk")
+
+
+def _claim(target: Path, settings: Settings) -> None:
+    """See that this folder is this node's own for its backups. Raises BadInput, then nothing was touched."""
+    if target.exists() and not target.is_dir():
+        raise BadInput(f"{target}: is no folder")
+    with closing(Ledger(settings.state_dir / "ledger.sqlite")) as ledger:
+        own = ledger.upkeep.node()
+    try:
+        owner = (target / NODE).read_text(errors="replace").strip()
+    except FileNotFoundError:
+        owner = ""
+    if owner == own:
+        return
+    there = target.exists() and any(target.iterdir())
+    if there and not owner and (target / MANIFEST).exists():
+        # Of a version that did not write down whose it is.
+        owner = "" if read_manifest(target).get("station") == settings.site.station else "another"
+        there = False
+    if owner:
+        raise BadInput(f"{target}: holds the backup of another node, or of an earlier ledger: choose another folder")
+    if there:
+        raise BadInput(f"{target}: is not empty and no backup is here: name a new or empty folder")
+    target.mkdir(parents=True, exist_ok=True)
+    write_durably(target / NODE, own.encode())
 
 
 @dataclass(slots=True)
@@ -68,14 +114,16 @@ class Copied:
     removed: int = 0
     damaged: dict[str, str] = field(default_factory=dict)
     """Files of the node that are lost or have other bytes than its ledger says, and what is wrong with each."""
+    spared: dict[str, str] = field(default_factory=dict)
+    """Such files of which the backup has a good copy from before."""
 
 
 class Copying:
     """One backup that is being made."""
 
     def __init__(self, settings: Settings, config: Path | None, target: Path) -> None:
+        """`target` is a folder that holds nothing, or backups of this node."""
         self._settings, self._config, self._target = settings, config, target
-        target.mkdir(parents=True, exist_ok=True)
         earlier = read_manifest(target) if (target / MANIFEST).exists() else {"files": {}}
         self._earlier: dict[str, Any] = earlier["files"]
         self._source = Spool(settings.state_dir / "spool")
@@ -123,7 +171,8 @@ class Copying:
             gone = [file for file in files if file.path not in self._entries and not self._keep(file)]
             if not gone or not left:
                 break
-        self._done.damaged |= {file.path: "its file is gone" for file in gone}
+        for file in gone:
+            self._wrong(file, "its file is gone")
         return files
 
     def _keep(self, file: Spooled) -> bool:
@@ -138,16 +187,34 @@ class Copying:
             self._entries[file.path] = had
             self._done.unchanged += 1
             return True
+        fresh = held.with_name(f".{held.name}.new")
         try:
-            digest = copy_file(self._source.at(file.path), held)
+            digest = copy_file(self._source.at(file.path), fresh)
         except FileNotFoundError:
             return False
         # Read back from the disk: what was written is what the ledger says that it is.
-        if reason := check(self._held, file).reason:
-            self._done.damaged[file.path] = reason
+        there = fresh.relative_to(self._held.root).as_posix()
+        reason = check(self._held, replace(file, path=there)).reason
+        if file.digest is None and had and digest != had["sha256"]:
+            reason = reason or "its bytes have changed since the last backup"
+        if reason and self._wrong(file, reason):
+            fresh.unlink()
+            return True
+        fresh.replace(held)
         self._entries[file.path] = {"sha256": digest, "size": facts.st_size, "mtime_ns": facts.st_mtime_ns}
         self._done.files += 1
         self._done.bytes += facts.st_size
+        return True
+
+    def _wrong(self, file: Spooled, reason: str) -> bool:
+        """Note what is wrong with a file of the node, and keep the backup's copy of it if that is good."""
+        held, had = self._held.at(file.path), self._earlier.get(file.path)
+        if check(self._held, file).reason or (had and sha256_of(held) != had["sha256"]):
+            self._done.damaged[file.path] = reason
+            return False
+        # No time of the node's file fits it: that one is looked at again the next time.
+        self._entries[file.path] = _entry(held) | {"mtime_ns": 0}
+        self._done.spared[file.path] = reason
         return True
 
     def _banks(self, folder: Path) -> list[Path]:
@@ -165,12 +232,13 @@ class Copying:
     def _tidy(self, manifest: dict[str, Any]) -> None:
         """Remove what only the earlier backup needed, and what an interrupted one left."""
         for path in self._target.iterdir():
-            if path.is_dir() and path.name not in (self._folder, "spool"):
+            if MADE.fullmatch(path.name) and path.name != self._folder and path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
         held = set(manifest["files"])
         for name in list(self._held.unknown(lambda _folder: held)):
-            self._held.discard(name)
-            self._done.removed += 1
+            if name in self._earlier or HELD.fullmatch(name):
+                self._held.discard(name)
+                self._done.removed += 1
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Nothing that is there is overwritten or removed: with --force it is moved aside.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -112,32 +113,51 @@ def _checked(source: Path, target: Path, digest: str) -> None:
 
 def _ledger(source: Path | None, settings: Settings) -> int:
     """A ledger for the spool that is there: an earlier one, or a new one; then what it does not know is taken in."""
-    state = settings.state_dir
+    state, spool = settings.state_dir, Spool(settings.state_dir / "spool")
     file, lost = state / LEDGER, 0
     manifest = read_manifest(source) if source else None
     faults = faults_in(file) if file.exists() else []
     if any("of version" in fault for fault in faults):
         raise BadInput(f"{file}: {faults[0]}: it is not damaged; use the program that wrote it")
     if source and manifest:
-        fresh = state / f"{PARTIAL}-{LEDGER}"
-        _checked(source / manifest["folder"] / LEDGER, fresh, manifest["state"][LEDGER]["sha256"])
+        fresh = _fresh(source, manifest, state)
+        reached("restore.fresh")
+        lost = _complete(source, manifest, spool)
+        reached("restore.completed")
+        # Whoever is killed from here on leaves a node that keeps everything.
         _aside(file)
         fresh.rename(file)
-        lost = _complete(source, manifest, Spool(state / "spool"))
     elif faults:
         _aside(file)
     fsync(state)
     reached("restore.ledger")
     with closing(Ledger(file)) as ledger:
         # What is in the spool and not in this ledger is no rest of a crash: nobody may remove it.
-        ledger.upkeep.set_mark(BORN, time.time())
+        ledger.upkeep.set_mark(BORN, math.inf)
         reached("restore.born")
-        taken = readmit(Spool(state / "spool"), ledger, called_ae=settings.listen.ae_title, now=time.time())
+        taken = readmit(spool, ledger, called_ae=settings.listen.ae_title, now=time.time())
     typer.echo(f"{taken} originals of the spool had no row in the ledger: they are taken in again as new arrivals")
     if lost:
         typer.echo(f"{lost} files that the ledger names are neither in the spool nor in the backup: evenray verify")
     typer.echo(f"now start the node: evenray serve --state-dir {state} …")
     return Exit.FAILED if lost else Exit.DONE
+
+
+def _fresh(source: Path, manifest: dict[str, Any], state: Path) -> Path:
+    """The ledger of a backup beside the one in use, once it says that it does not know all that is in the spool."""
+    fresh = state / f"{PARTIAL}-{LEDGER}"
+    # Of one that was killed.
+    for path in state.glob(f"{fresh.name}*"):
+        path.unlink()
+    _checked(source / manifest["folder"] / LEDGER, fresh, manifest["state"][LEDGER]["sha256"])
+    with closing(Ledger(fresh)) as ledger:
+        ledger.upkeep.set_mark(BORN, math.inf)
+    for path in state.glob(f"{fresh.name}.*"):
+        path.unlink()
+    if left := list(state.glob(f"{fresh.name}-wal")):
+        raise BadInput(f"{left[0]}: the ledger of the backup could not be prepared: see that nothing else uses it")
+    fsync(fresh)
+    return fresh
 
 
 def _complete(source: Path, manifest: dict[str, Any], spool: Spool) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import socket
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_node import settings_file, supervise
-from dicom_node.errors import BadInput, Stop
+from dicom_node.errors import BadInput, RetryLater, StartLater, Stop
 from dicom_node.exits import Exit
 from dicom_node.logs import to_stderr
 from dicom_node.service_manager import ServiceManager
@@ -23,6 +24,17 @@ log = logging.getLogger(__name__)
 
 M_ARENA_MAX = -8
 """Source: malloc.h of glibc."""
+PASSING = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ENOMEM,
+    errno.EAGAIN,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOLCK,
+}
+"""What ails a machine for a time. A directory that may not be written is not among them: that is a person's work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +66,25 @@ def serve(
             roles = (role,) if role else supervise.ROLES
             return supervise.run(settings, roles, options, stopping, _service_manager())
         _run(role, settings, stopping, receiver)
-    except Stop as fault:
+    except (Stop, RetryLater) as fault:
         log.error("%s", fault)
-        return Exit.USAGE
+        return Exit.LATER if _passes(fault) else Exit.USAGE
+    except OSError as fault:
+        if not _passes(fault):
+            raise
+        log.error("%s: %s", fault.filename or "this machine", fault.strerror)
+        return Exit.LATER
     log.info("ended as asked by %s", stopping.why)
     return Exit.DONE
+
+
+def _passes(fault: BaseException | None) -> bool:
+    """Whether what ended a process, or what lay beneath it, may be over in a moment: then it is started again."""
+    while fault is not None:
+        if isinstance(fault, StartLater | RetryLater) or (isinstance(fault, OSError) and fault.errno in PASSING):
+            return True
+        fault = fault.__cause__
+    return False
 
 
 def _service_manager() -> ServiceManager:

@@ -16,15 +16,16 @@ from types import MappingProxyType
 from typing import Any
 
 from dicom_node.durable import fsync
-from dicom_node.errors import DiskFull, IllegalStep, LedgerUnavailable, LostClaim, Stop
+from dicom_node.errors import DiskFull, IllegalStep, LedgerUnavailable, LostClaim, StartLater, Stop
 from dicom_node.ledger.migrations import migrate, statements
 from dicom_node.ledger.schema import SCHEMA, SCHEMA_VERSION
 from dicom_node.ledger.turns import Turns
 from dicom_node.states import Batch, Delivery, Instance, Object, State, after
 from dicom_node.steps import of_row, reached
 
-BUSY_S = 60.0
-"""How long SQLite's own lock is waited for: only a program that does not queue for its turn can hold it for long."""
+BUSY_S = 20.0
+"""How long SQLite's own lock is waited for: only a program that was stopped, or queues for no turn, holds it for long.
+A sender waits as long for its answer."""
 LONG_LOG_PAGES = 1000
 """A log (WAL) of this many pages, 4 MB, is worth a turn to begin it anew."""
 LONGEST_LOG_PAGES = 8000
@@ -43,6 +44,14 @@ _UNAVAILABLE = {
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_PROTOCOL,
 }
+_FOR_A_WHILE = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PROTOCOL,
+}
+"""What a process that could not start because of it is started again for."""
 _TABLES: Mapping[type, str] = {Instance: "instance", Batch: "batch", Delivery: "delivery", Object: "object"}
 
 
@@ -50,9 +59,13 @@ class Store:
     """One connection to the ledger, shared by the threads of a process under a lock."""
 
     def __init__(self, path: Path) -> None:
-        """Raises Stop where the file is no ledger, is damaged, of a newer version, or can't be written."""
+        """Raises Stop where the file is no ledger, is damaged, of a newer version, or can't be written.
+
+        Raises StartLater where the disk is full, or something holds the ledger.
+        """
         self._lock = threading.RLock()
         self._taken: dict[str, None] = {}
+        self._left_open = False
         self._path = path
         with ExitStack() as opened:
             try:
@@ -61,12 +74,19 @@ class Store:
                 self._turns = opened.enter_context(closing(Turns(path)))
                 self._db = opened.enter_context(closing(_connect(path)))
                 self._prepare()
-            except (sqlite3.Error, OSError, LedgerUnavailable) as fault:
+            except (sqlite3.Error, OSError, LedgerUnavailable, DiskFull) as fault:
+                if _passes(fault):
+                    raise StartLater(f"{path}: the ledger can't be used now ({fault})") from fault
                 raise Stop(
                     f"{path}: can't be used as the ledger ({fault}): check owner and rights of it and its folder; if "
                     "it is damaged, restore it (evenray restore BACKUP --ledger-only), or make a new one from the "
                     "originals in the spool (evenray restore --from-spool)"
                 ) from fault
+            except Stop as fault:
+                # No room to bring an older ledger up to date.
+                if _passes(fault):
+                    raise StartLater(str(fault)) from fault
+                raise
             self._open = opened.pop_all()
 
     def _prepare(self) -> None:
@@ -78,6 +98,9 @@ class Store:
             if version == 0:
                 for statement in statements(SCHEMA):
                     db.execute(statement)
+                if _holds_files(self._path.parent / "spool" / "originals"):
+                    # Those of a ledger that was lost: this one does not speak for them, whatever the clock says.
+                    db.execute("UPDATE mark SET value = 'inf' WHERE name = 'born'")
                 db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION:
                 migrate(db, self._path, version)
@@ -96,6 +119,8 @@ class Store:
         with self._lock:
             try:
                 with self._turns.mine():
+                    if self._left_open:
+                        self._roll_back()
                     self._db.execute("BEGIN IMMEDIATE")
                     self._taken = {touched: None} if touched else {}
                     try:
@@ -106,14 +131,19 @@ class Store:
                         self._roll_back()
                         raise
             except (sqlite3.Error, OSError) as fault:
-                raise _in_our_words(fault, self._path) from fault
+                told = _in_our_words(fault, self._path)
+                if told is fault:
+                    raise
+                raise told from fault
             self._reached("done")
 
     def _roll_back(self) -> None:
         # On a full or failing disk SQLite has done it already.
         if self._db.in_transaction:
-            with suppress(sqlite3.OperationalError):
+            with suppress(sqlite3.Error, MemoryError):
                 self._db.execute("ROLLBACK")
+        # Else every later transaction would fail because of this one.
+        self._left_open = self._db.in_transaction
 
     def _reached(self, when: str) -> None:
         """What this transaction did is about to be committed (`begun`), or is committed (`done`)."""
@@ -252,6 +282,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+def _holds_files(folder: Path) -> bool:
+    """Whether there are files that are not empty: receivers make empty ones ahead."""
+    return any(path.stat().st_size for path in folder.glob("*/*.dcm"))
+
+
 def _refuse_newer(path: Path) -> None:
     """Raise Stop before anything is touched when a newer program wrote this ledger."""
     if not path.exists() or not path.stat().st_size:
@@ -263,6 +298,17 @@ def _refuse_newer(path: Path) -> None:
             f"{path}: ledger of version {version}, this program knows {SCHEMA_VERSION}: "
             "use the program that wrote it, or another state_dir; nothing was changed"
         )
+
+
+def _passes(fault: Exception | None) -> bool:
+    """Whether what lies beneath a fault at the start may be over in a while."""
+    while fault is not None and not isinstance(fault, sqlite3.Error | OSError):
+        if isinstance(fault, DiskFull):
+            return True
+        fault = fault.__cause__ if isinstance(fault.__cause__, Exception) else None
+    if isinstance(fault, OSError):
+        return fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    return fault is not None and getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _FOR_A_WHILE
 
 
 def _in_our_words(fault: sqlite3.Error | OSError, path: Path) -> Exception:

@@ -5,6 +5,7 @@ Knows no file of the spool, only what it is told. Nothing here deletes a row of 
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,10 +17,16 @@ from dicom_node.ledger.store import Store
 from dicom_node.states import Delivery, Instance, Object
 
 BORN = "born"
-"""Mark: since when this ledger speaks for the spool. An older file without a row was not left behind by a crash."""
+"""Mark: since when this ledger speaks for the spool. An older file without a row was not left behind by a crash.
+
+Infinite while it speaks for no file that it has no row of: it was made over a spool that holds some, or is an older
+copy. Never a time then, since a clock may be wrong.
+"""
+NODE = "node"
+"""Mark: a number by which the backups of this ledger are known as its own."""
 
 UNCLAIMED = "unclaimed"
-"""Mark: how many such files there are."""
+"""Mark: how many files are kept although they have no row."""
 RULES = "retention rules"
 """Mark: the rules under which batches were last looked at."""
 
@@ -238,9 +245,23 @@ class Upkeep:
         )
         found = [dict(row) for row in rows]
         if count := int(self.mark(UNCLAIMED) or 0):
-            note = f"{count} files are older than this ledger, which has no row of them: evenray restore --from-spool"
+            note = f"{count} files in the spool have no row in this ledger and are kept: evenray restore --from-spool"
             found.append({"what": "spool", "id": 0, "state": "unclaimed", "uid": "", "note": note, "attempts": 0})
         return found
+
+    def park_unread(self, refs: Sequence[int], reason: str, *, now: float) -> None:
+        """Set instances that nobody has looked at aside for a person, while no process of the node runs."""
+        with self._store.write() as db:
+            for ref in refs:
+                self._store.step(db, ref, Instance.RECEIVED, "read", now=now, detail="while taken in again")
+                self._store.step(db, ref, Instance.READING, "park", now=now, detail=reason, columns={"note": reason})
+
+    def node(self) -> str:
+        """What tells this ledger's backups from those of another node; given once, it stays through a restore."""
+        if self.mark(NODE) is None:
+            # As many bits as a mark holds exactly.
+            self.set_mark(NODE, secrets.randbits(52))
+        return f"{int(self.mark(NODE) or 0):013x}"
 
     def born(self) -> float:
         """Since when this ledger speaks for the spool, in seconds since the epoch."""

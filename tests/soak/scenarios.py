@@ -280,6 +280,27 @@ def reborn(played: Stage, folder: Path) -> Sequence[Path]:
     return files
 
 
+def rewound(played: Stage, folder: Path) -> Sequence[Path]:
+    """The ledger is lost after a backup, and so is a file that the backup has; a later image is taken in again."""
+    first, second = study(folder, STUDY, 2)
+    played.up()
+    played.node.insist([first])
+    played.quiet()
+    backup = str(folder / "backup")
+    played.command("backup", backup)
+    played.node.insist([second])
+    played.quiet()
+    played.down()
+    (played.node.spool / played.node.one("SELECT path FROM instance ORDER BY id LIMIT 1")).unlink()
+    (played.node.state / "ledger.sqlite").write_bytes(b"no ledger any more" * 400)
+    for path in played.node.state.glob("ledger.sqlite-*"):
+        path.unlink()
+    played.command("restore", backup, "--ledger-only")
+    played.up()
+    played.quiet()
+    return [first, second]
+
+
 def _kept(played: Stage) -> list[Path]:
     return [path for path in played.node.spooled() if "incoming" not in path.parts]
 
@@ -353,6 +374,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "restored": Scenario(restored, "backup restore.copied restore.moved"),
     "reborn": Scenario(reborn, "restore.ledger restore.born"),
+    "rewound": Scenario(rewound, "restore.fresh restore.completed"),
     "expired": Scenario(
         expired,
         "retention instance.reported.expire instance.own.expire object.kept.expire",

@@ -54,6 +54,10 @@ class House:
     def take(self, dataset: Dataset, *, now: float = 0) -> InstanceRow:
         """Receive it and look at it for the first time."""
         self.receive(dataset, now=now)
+        return self.look(now=now)
+
+    def look(self, *, now: float = 0) -> InstanceRow:
+        """Look at the oldest that nobody has looked at."""
         row = self.ledger.instances.read("worker", now=now, lease_s=10)
         assert row is not None
         admit(row, ledger=self.ledger, spool=self.spool, settings=self.settings, banks={}, clock=lambda: now)

@@ -146,3 +146,22 @@ def test_what_others_derived_from_our_result_is_passed_by_sent_on_and_reported(p
     assert row.state is Instance.WAITING
     assert place.sent_on(row) == ["aside"]
     assert len(place.ledger.batches.open()) == 1
+
+
+def test_rotten_bytes_never_pass_for_the_original_however_often_a_person_retries(place: Place) -> None:
+    first = place.take(dicom_files.dataset("CR"))
+    file = place.spool.at(first.path)
+    good = file.read_bytes()
+    file.write_bytes(good[:-10] + b"\0" * 10)
+    found = place.ledger.upkeep.file("instance", first.id)
+    assert found
+    place.ledger.upkeep.flag(found, "its bytes have changed", now=1)
+    for _ in range(2):
+        assert place.ledger.instances.retry(first.id, now=1)
+        parked = place.admit()
+        assert (parked.state, parked.digest) == (Instance.PARKED, first.digest)
+        assert "send it again" in parked.note
+    assert place.take(dicom_files.dataset("CR")).state is Instance.DUPLICATE
+    assert file.read_bytes() == good
+    assert place.ledger.instances.retry(first.id, now=1)
+    assert place.admit().state is Instance.WAITING

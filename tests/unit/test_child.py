@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dicom_node import child
 from dicom_node.child import HOPELESS, LONGEST_WAIT_S, Child, wait_after
+from dicom_node.exits import Exit
 from tests.peers import wait_until
 
 LIVES = [sys.executable, "-c", "import sys; sys.stdin.read()"]
@@ -123,3 +125,34 @@ def test_what_does_not_end_in_time_is_killed() -> None:
     made.finish(time.monotonic() + 0.2)
     assert process.returncode is not None
     assert process.returncode < 0
+
+
+def test_a_start_that_the_machine_has_no_room_for_is_tried_again_later(
+    tmp_path: Path, steady: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(child.time, "monotonic", lambda: now[0])
+    program = tmp_path / "program"
+    made = Child("work", "work", [str(program)], hang_s=3600)
+    for failures in (1, 2):
+        made.look()
+        assert (made.process, made.failures) == (None, failures)
+    program.write_text(f"#!{sys.executable}\nimport sys\nsys.stdin.read()\n")
+    program.chmod(0o755)
+    made.look()
+    assert made.process is None, "it waits"
+    assert steady.process
+    now[0] += wait_after(2)
+    made.look()
+    assert made.process is not None
+    assert made.starts == 1
+    made.terminate()
+    made.finish(now[0] + 30)
+
+
+def test_a_process_that_could_not_start_for_a_while_is_started_again() -> None:
+    made = Child("work", "work", _dies(Exit.LATER), hang_s=3600)
+    codes: list[int | None] = []
+    wait_until(lambda: codes.append(made.look()) or made.starts == 2, 30, "the second start")
+    assert set(codes) == {None}
+    made.finish(time.monotonic() + 30)

@@ -169,3 +169,12 @@ def test_a_round_that_was_interrupted_goes_on_where_it_was(node: House) -> None:
     sweep(node, now=2 * DAY)
     assert flags(node).keys() == node.there()
     assert node.ledger.upkeep.mark(FINISHED) == 2 * DAY
+
+
+def test_looking_again_at_what_is_damaged_says_at_every_file_that_it_lives(node: House) -> None:
+    for path in [row.path for row in node.delivered(*(dataset("CR", instance=f"1.2.3.4.{n}") for n in range(1, 4)))]:
+        rot(node.spool.at(path))
+    sweep(node)
+    beats: list[int] = []
+    recheck(node.ledger, node.spool, now=DAY, beat=lambda: beats.append(1))
+    assert len(beats) == 3

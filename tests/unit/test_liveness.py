@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.errors import AlreadyRunning
-from dicom_node.liveness import Liveness, running
+from dicom_node.liveness import Liveness, beats, remove_dead, running
 from tests.peers import wait_until
 
 
@@ -63,4 +65,38 @@ def test_a_role_that_may_run_many_times_gets_a_name_each(tmp_path: Path) -> None
 def test_an_unknown_name_is_dead(tmp_path: Path) -> None:
     mine = Liveness(tmp_path, "work")
     assert not mine.alive("work-never-was")
+    mine.close()
+
+
+def test_what_a_killed_process_left_is_no_heartbeat_of_another_one_with_its_number(tmp_path: Path) -> None:
+    mine = Liveness(tmp_path, "work")
+    left = tmp_path / "work-0123456789ab"
+    left.write_text(json.dumps({"pid": os.getpid() + 1}))
+    assert set(beats(tmp_path)) == {os.getpid()}
+    mine.close()
+
+
+def test_files_of_the_dead_are_removed_and_no_others(tmp_path: Path) -> None:
+    mine = Liveness(tmp_path, "work")
+    Liveness(tmp_path, "listen", alone=True).close()
+    (tmp_path / "associations.count").write_text("")
+    (tmp_path / "work-0123456789ab").write_text("{}")
+    remove_dead(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {mine.name, "listen", "associations.count"}
+    mine.close()
+
+
+def test_a_file_that_is_taken_for_one_of_the_dead_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, between = Liveness._lock, [remove_dead]
+
+    def late(starting: Liveness) -> bool:
+        while between:
+            between.pop()(tmp_path)
+        return lock(starting)
+
+    monkeypatch.setattr(Liveness, "_lock", late)
+    mine = Liveness(tmp_path, "work")
+    assert running(tmp_path) == ["work"]
     mine.close()

@@ -14,6 +14,7 @@ from dicom_node.durable import write_durably
 from dicom_node.errors import DiskFull, SpoolDamaged
 from dicom_node.incoming import Incoming
 from dicom_node.ledger import Ledger
+from dicom_node.records import Arrival
 from dicom_node.recover import GRACE_S, recover
 from dicom_node.spool import Spool
 from tests.peers import wait_until
@@ -210,14 +211,94 @@ def test_more_in_use_than_the_watermark_is_full(spool: Spool) -> None:
     assert "the watermark is" in spool.full(reserve_mib=0, watermark_percent=0.000001)
 
 
-def test_recovery_removes_old_files_without_a_row_and_nothing_else(spool: Spool, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.sqlite")
-    orphan, fresh = _kept(spool), _kept(spool)
-    made = spool.at(orphan).stat().st_mtime + 1
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    made = Ledger(tmp_path / "ledger.sqlite")
+    yield made
+    made.close()
+
+
+def _aged(spool: Spool, path: str, at: float) -> str:
+    os.utime(spool.at(path), (at, at))
+    return path
+
+
+def _empty(spool: Spool) -> str:
+    received = spool.receive()
+    received.release()
+    return received.path
+
+
+def test_recovery_removes_old_empty_files_and_results_without_a_row_and_nothing_else(
+    spool: Spool, ledger: Ledger
+) -> None:
+    made = ledger.upkeep.born() + 1
     now = made + 2 * GRACE_S
-    os.utime(spool.at(orphan), (made, made))
-    os.utime(spool.at(fresh), (now, now))
-    assert recover(spool, ledger, now=now) == 1
-    ledger.close()
-    assert spool.at(fresh).exists()
-    assert not spool.at(orphan).exists()
+    empty = _aged(spool, _empty(spool), made)
+    result = _aged(spool, spool.write_result("2.25.7", b"x", named=KNOWN), made)
+    fresh, original = _aged(spool, _empty(spool), now), _aged(spool, _kept(spool), made)
+    assert recover(spool, ledger, now=now) == 2
+    assert [spool.at(path).exists() for path in (empty, result, fresh, original)] == [False, False, True, True]
+    (shown,) = ledger.attention()
+    assert "1 files in the spool have no row" in shown["note"]
+
+
+def test_an_original_whose_row_comes_while_its_folder_is_looked_at_stays(
+    spool: Spool, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = _incoming(spool, b"")
+    path = spool.keep(received)
+    real = ledger.paths_in
+
+    def row_comes(folder: str) -> set[str]:
+        named = real(folder)
+        if path.startswith(folder) and not ledger.instances.has_path(path):
+            arrival = Arrival(
+                sop_class_uid="1",
+                sop_instance_uid="1.2",
+                transfer_syntax_uid="1.2",
+                calling_ae="A",
+                called_ae="B",
+                association="",
+                path=path,
+                size=0,
+            )
+            ledger.instances.arrive_all([arrival], now=0)
+            received.release()
+        return named
+
+    monkeypatch.setattr(ledger, "paths_in", row_comes)
+    assert recover(spool, ledger, now=spool.at(path).stat().st_mtime + 2 * GRACE_S) == 0
+    assert spool.at(path).exists()
+    assert ledger.attention() == []
+
+
+def test_a_ledger_that_is_made_over_files_speaks_for_none_of_them_whatever_the_clock_says(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "state" / "spool")
+    spool.prepare("receive-1")
+    before = Ledger(tmp_path / "state" / "ledger.sqlite")
+    before.close()
+    path = _aged(spool, _kept(spool), 4e9)
+    assert 0 < _born(tmp_path) < 4e9
+    for file in (tmp_path / "state").glob("ledger.sqlite*"):
+        file.unlink()
+    assert _born(tmp_path) == float("inf")
+    spool.close()
+    assert spool.at(path).exists()
+
+
+def _born(folder: Path) -> float:
+    ledger = Ledger(folder / "state" / "ledger.sqlite")
+    try:
+        return ledger.upkeep.born()
+    finally:
+        ledger.close()
+
+
+def test_recovery_says_that_it_lives_in_every_folder(spool: Spool, ledger: Ledger) -> None:
+    beats: list[int] = []
+    recover(spool, ledger, now=0, beat=lambda: beats.append(1))
+    folders = {spool.at(path).parent for path in (_kept(spool), _kept(spool))}
+    beats.clear()
+    recover(spool, ledger, now=0, beat=lambda: beats.append(1))
+    assert len(beats) >= len(folders)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEG2000Lossless
 
 from dicom_node.admit import admit
 from dicom_node.commands.backup import Copying
 from dicom_node.ledger import Ledger
 from dicom_node.liveness import Liveness
-from dicom_node.recover import GRACE_S, recover
+from dicom_node.recover import GRACE_S, readmit, recover
 from dicom_node.retention import Retention
 from dicom_node.settings_file import load
 from dicom_node.spool import Spool
 from dicom_node.states import Instance
-from tests.dicom_files import dataset
+from tests.dicom_files import content, dataset
 from tests.unit.commands.running import Ran, config, evenray
 from tests.unit.house import DAY, House, house
 
@@ -218,7 +219,7 @@ def test_a_node_that_starts_on_a_new_ledger_removes_no_original(node: House, tmp
     assert recover(spool, ledger, now=1e12) == 0
     assert len(node.there()) == 6
     (shown,) = ledger.attention()
-    assert "6 files are older than this ledger" in shown["note"]
+    assert "6 files in the spool have no row" in shown["note"]
     ledger.close()
     assert "3 originals" in run(tmp_path, "restore", "--from-spool").out
     ledger = Ledger(node.state / "ledger.sqlite")
@@ -239,6 +240,138 @@ def test_an_older_ledger_takes_in_what_came_after_it(node: House, tmp_path: Path
     recover(spool, ledger, now=late.received_at + 1e10 + GRACE_S)
     assert len(node.there()) == 7
     ledger.close()
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_folder_that_holds_anything_else_is_refused_and_left_as_it_is(node: House, tmp_path: Path) -> None:
+    (tmp_path / "usb" / "photos").mkdir(parents=True)
+    ran = run(tmp_path, "backup", tmp_path / "usb")
+    assert (ran.code, "is not empty" in ran.err) == (2, True)
+    assert names(tmp_path / "usb") == {"photos"}
+
+
+def test_a_folder_that_holds_the_state_directory_is_refused(node: House, tmp_path: Path) -> None:
+    before = files(node.state)
+    for target in (tmp_path, node.state, tmp_path / "state" / ".." / "..", node.state / "spool"):
+        assert run(tmp_path, "backup", target).code == 2
+    assert files(node.state) == before
+
+
+def test_the_backup_of_another_node_is_refused_and_left_as_it_is(node: House, tmp_path: Path) -> None:
+    backup(tmp_path)
+    before = files(tmp_path / "backup")
+    with house(tmp_path / "other") as other:
+        other.take(dataset("CR", instance="1.2.9.1", study="1.2.9"))
+        ran = run(tmp_path, "backup", tmp_path / "backup", "--state-dir", other.state)
+    assert (ran.code, "of another node" in ran.err) == (2, True)
+    assert files(tmp_path / "backup") == before
+    assert restore(tmp_path).code == 0
+    assert run(tmp_path, "backup", tmp_path / "backup", "--state-dir", tmp_path / "new").code == 0, "it is that node"
+
+
+def test_a_backup_of_an_earlier_version_goes_on_and_what_others_put_there_stays(node: House, tmp_path: Path) -> None:
+    backup(tmp_path)
+    (tmp_path / "backup" / "node").unlink()
+    others = [tmp_path / "backup" / "photos" / "x", tmp_path / "backup" / "spool" / "originals" / "aa" / "mine.dcm"]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    assert backup(tmp_path).code == 0
+    assert all(path.exists() for path in others)
+    config(tmp_path, "site: {station: S2}")
+    (tmp_path / "backup" / "node").unlink()
+    assert "of another node" in backup(tmp_path).err
+
+
+def test_the_first_backup_goes_on_after_it_was_interrupted(
+    node: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Copying, "_banks", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        backup(tmp_path)
+    assert not (tmp_path / "backup" / "manifest.json").exists()
+    assert backup(tmp_path).code == 0
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, flip, lambda file: file.write_bytes(b"")])
+@pytest.mark.parametrize("looked_at", [True, False])
+def test_a_good_copy_outlives_the_nodes_file(
+    node: House, tmp_path: Path, harm: Callable[[Path], object], *, looked_at: bool
+) -> None:
+    make = node.take if looked_at else node.receive
+    path = make(dataset("CR", instance="1.2.3.6.1", study="1.2.3.6")).path
+    backup(tmp_path)
+    before = files(node.state)
+    harm(node.spool.at(path))
+    for _ in range(2):
+        ran = backup(tmp_path)
+        assert ran.code == 1
+        assert f"DAMAGED {path}" in ran.out
+        assert "the good copy in this backup stays" in ran.out
+    assert run(tmp_path, "verify", "--backup", tmp_path / "backup").code == 0
+    assert restore(tmp_path).code == 0
+    assert files(tmp_path / "new") == before
+
+
+def test_a_file_that_was_mended_is_backed_up_again(node: House, tmp_path: Path) -> None:
+    path = min(path for path in node.there() if path.startswith("originals"))
+    good = node.spool.at(path).read_bytes()
+    node.rot(path)
+    assert backup(tmp_path).code == 1
+    node.spool.at(path).write_bytes(good)
+    assert backup(tmp_path).code == 0
+    assert (tmp_path / "backup" / "spool" / path).read_bytes() == good
+
+
+@pytest.mark.parametrize("stopped", ["_complete", "_aside", "readmit"])
+def test_a_restore_of_the_ledger_that_is_stopped_anywhere_loses_nothing(
+    node: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: str
+) -> None:
+    backup(tmp_path)
+    node.take(dataset("CR", instance="1.2.3.5.9", study="1.2.3.5"))
+    node.ledger.close()
+    before = files(node.state)
+
+    def stop(*_arguments: object, **_more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"dicom_node.commands.restore.{stopped}", stop)
+        run(tmp_path, "restore", tmp_path / "backup", "--ledger-only")
+    ledger, spool = Ledger(node.state / "ledger.sqlite"), Spool(node.state / "spool")
+    recover(spool, ledger, now=1e12)
+    ledger.close()
+    assert files(node.state) == before
+    ran = run(tmp_path, "restore", tmp_path / "backup", "--ledger-only")
+    assert "1 originals of the spool had no row" in ran.out
+    assert not list(node.state.glob(".restoring*"))
+
+
+@pytest.mark.parametrize("released", [True, False])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEG2000Lossless, DeflatedExplicitVRLittleEndian])
+def test_an_object_that_was_cut_off_is_parked_and_does_not_stand_in_the_way_of_the_whole_one(
+    tmp_path: Path, syntax: str, *, released: bool
+) -> None:
+    with house(tmp_path / "state") as node:
+        node.spool.prepare("receive-dead")
+        whole = dataset("CR", instance="1.2.3.4.1")
+        sent, other = content(whole, syntax), content(dataset("CR", instance="1.2.3.4.2"), syntax)
+        for taken in (sent[: len(sent) * 3 // 4], other):
+            received = node.spool.receive()
+            received.append([taken])
+            received.release() if released else received.close()
+        assert readmit(node.spool, node.ledger, called_ae="E", now=1) == 2
+        (early,) = node.ledger.attention()
+        assert early["state"] == "parked"
+        assert "ends early" in early["note"]
+        (waits,) = node.ledger.instances.unread()
+        assert node.spool.at(waits.path).read_bytes() == other
+        node.look()
+        assert node.row(waits.id).state is Instance.WAITING
+        assert node.take(whole, now=3).state is Instance.WAITING, "the whole one, sent again"
 
 
 def test_verify_says_that_all_is_well_or_what_is_not(node: House, tmp_path: Path) -> None:

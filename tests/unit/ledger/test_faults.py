@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -12,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.errors import DiskFull, LedgerUnavailable, RetryLater, Stop
-from dicom_node.ledger import Ledger, faults_in
+from dicom_node.errors import DiskFull, LedgerUnavailable, RetryLater, StartLater, Stop
+from dicom_node.ledger import Ledger, faults_in, turns
+from dicom_node.ledger.turns import Turns
+from dicom_node.records import Arrival
 from tests.unit.ledger.test_ledger import COUNTER, PASSED, _admit, _arrive
 
 
@@ -137,3 +141,56 @@ def test_what_loops_wait_for_is_told_from_what_ends_a_process(tmp_path: Path) ->
 
     with pytest.raises(Stop, match="restore"):
         read()
+
+
+def test_a_row_that_can_not_be_leaves_no_transaction_open_and_gives_the_turn_back(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    first = _arrive(ledger)
+    same = Arrival(
+        sop_class_uid="1.2",
+        sop_instance_uid="1.2.3",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        calling_ae="A",
+        called_ae="B",
+        association="a",
+        path=first.path,
+        size=1,
+    )
+    with pytest.raises(sqlite3.IntegrityError) as raised:
+        ledger.instances.arrive_all([same], now=0)
+    assert raised.value.__cause__ is None
+    assert not ledger._store._db.in_transaction
+    other = Turns(tmp_path / "ledger.sqlite")
+    assert other._queue(), "the turn is to be had"
+    other.close()
+    _arrive(ledger)
+    ledger.close()
+
+
+def test_a_lock_that_can_not_be_given_back_makes_no_failure_of_what_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    lock = fcntl.flock
+
+    def faulty(handle: int, how: int) -> None:
+        lock(handle, how)
+        if how == fcntl.LOCK_UN:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(turns.fcntl, "flock", faulty)
+    assert _arrive(ledger).id in [row.id for row in ledger.instances.unread()]
+    ledger.close()
+
+
+def test_a_start_on_a_full_disk_is_to_be_tried_again_and_one_without_rights_is_not(tiny_disk: Path) -> None:
+    file = tiny_disk / "ledger.sqlite"
+    ballast = _fill(tiny_disk, leave=8192)
+    with pytest.raises(StartLater, match="can't be used now"):
+        Ledger(file)
+    ballast.unlink()
+    Ledger(file).close()
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    with pytest.raises(Stop, match="check owner and rights") as refused:
+        Ledger(file)
+    assert not isinstance(refused.value, StartLater)

@@ -11,7 +11,10 @@ import textwrap
 import threading
 from pathlib import Path
 
-from dicom_node.ledger import Ledger
+import pytest
+
+from dicom_node.errors import LedgerUnavailable
+from dicom_node.ledger import Ledger, turns
 from dicom_node.ledger.turns import Turns
 from tests.peers import wait_until
 
@@ -65,4 +68,61 @@ def test_a_process_that_dies_with_the_turn_holds_nobody_up(tmp_path: Path) -> No
     assert done.returncode == -signal.SIGKILL
     ledger.association_opened("a", "receive-1", "A", "B", now=0)
     assert ledger.upkeep.mark("half") is None
+    ledger.close()
+
+
+@pytest.mark.parametrize("queued", [False, True], ids=["in its turn", "while it is next"])
+def test_a_process_that_is_stopped_with_a_turn_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, queued: bool
+) -> None:
+    monkeypatch.setattr(turns, "PATIENCE_S", 0.2)
+    ledger = tmp_path / "ledger.sqlite"
+    stopped, mine = Turns(ledger), Turns(ledger)
+    done: list[str] = []
+    with stopped.mine():
+        if queued:
+            fcntl.flock(stopped._next, fcntl.LOCK_EX)
+            fcntl.flock(stopped._turn, fcntl.LOCK_UN)
+
+        def go_on() -> None:
+            for _ in range(3):
+                with mine.mine():
+                    done.append("mine")
+
+        waiting = threading.Thread(target=go_on, daemon=True)
+        waiting.start()
+        waiting.join(30)
+        assert len(done) == 3
+        fcntl.flock(stopped._next, fcntl.LOCK_UN)
+    with mine.mine():
+        assert mine._patience_s == turns.PATIENCE_S, "it queues again"
+    mine.close()
+    stopped.close()
+
+
+def test_a_ledger_that_a_stopped_process_holds_is_said_to_be_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "PATIENCE_S", 0.2)
+    file = tmp_path / "ledger.sqlite"
+    ledger = Ledger(file)
+    ledger._store._db.execute("PRAGMA busy_timeout=200")
+    script = f"""
+        import os, signal
+        from pathlib import Path
+        from dicom_node.ledger import Ledger
+        with Ledger(Path({str(file)!r}))._store.write() as db:
+            os.kill(os.getpid(), signal.SIGSTOP)
+    """
+    frozen = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
+    try:
+        os.waitid(os.P_PID, frozen.pid, os.WSTOPPED | os.WNOWAIT)
+        with pytest.raises(LedgerUnavailable):
+            ledger.association_opened("a", "receive-1", "A", "B", now=0)
+        frozen.send_signal(signal.SIGCONT)
+        assert frozen.wait(30) == 0
+        ledger.association_opened("a", "receive-1", "A", "B", now=0)
+    finally:
+        frozen.kill()
+        frozen.wait()
     ledger.close()
