@@ -172,3 +172,12 @@ def test_old_associations_and_settled_commitment_requests_are_forgotten(node: Ho
     assert node.ledger.upkeep.prune(ended_before=100) == 1
     node.ledger.deliveries.reported("2.25.1", [stored[0].sop_instance_uid], {}, then=None, now=1)  # type: ignore[arg-type]
     assert node.ledger.upkeep.prune(ended_before=100) == 1, "its commitment is settled"
+
+
+def test_it_says_at_every_batch_and_file_that_it_lives(node: House) -> None:
+    for n in range(1, 4):
+        node.delivered(one(n, StudyInstanceUID=f"1.2.3.{n}"))
+    beats: list[int] = []
+    gone = Retention(node.ledger, node.spool, node.settings).turn(now=MONTH, beat=lambda: beats.append(1))
+    assert gone == 9
+    assert len(beats) >= gone + 3

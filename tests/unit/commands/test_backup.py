@@ -331,7 +331,7 @@ def test_a_restore_of_the_ledger_that_is_stopped_anywhere_loses_nothing(
     node: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: str
 ) -> None:
     backup(tmp_path)
-    node.take(dataset("CR", instance="1.2.3.5.9", study="1.2.3.5"))
+    late = node.take(dataset("CR", instance="1.2.3.5.9", study="1.2.3.5"))
     node.ledger.close()
     before = files(node.state)
 
@@ -342,6 +342,9 @@ def test_a_restore_of_the_ledger_that_is_stopped_anywhere_loses_nothing(
         patched.setattr(f"dicom_node.commands.restore.{stopped}", stop)
         run(tmp_path, "restore", tmp_path / "backup", "--ledger-only")
     ledger, spool = Ledger(node.state / "ledger.sqlite"), Spool(node.state / "spool")
+    # The one from before until the other is ready, and that one speaks for no file that it does not know.
+    assert ledger.instances.has_path(late.path) or ledger.upkeep.born() == float("inf")
+    assert ledger.instances.has_path(late.path) == (stopped != "readmit")
     recover(spool, ledger, now=1e12)
     ledger.close()
     assert files(node.state) == before

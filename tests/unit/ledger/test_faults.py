@@ -194,3 +194,26 @@ def test_a_start_on_a_full_disk_is_to_be_tried_again_and_one_without_rights_is_n
     with pytest.raises(Stop, match="check owner and rights") as refused:
         Ledger(file)
     assert not isinstance(refused.value, StartLater)
+
+
+def test_a_transaction_that_could_not_be_undone_is_undone_before_the_next_one(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    db = ledger._store._db
+
+    def no_rollback(action: int, what: str | None, *_rest: str | None) -> int:
+        denied = (action, what) == (sqlite3.SQLITE_TRANSACTION, "ROLLBACK")
+        return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
+
+    def fail() -> None:
+        with ledger._store.write() as writing:
+            writing.execute("INSERT INTO mark VALUES ('half', '1')")
+            raise MemoryError
+
+    db.set_authorizer(no_rollback)
+    with pytest.raises(MemoryError):
+        fail()
+    assert db.in_transaction
+    db.set_authorizer(None)
+    _arrive(ledger)
+    assert ledger.upkeep.mark("half") is None
+    ledger.close()
