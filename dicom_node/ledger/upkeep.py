@@ -81,7 +81,7 @@ class Upkeep:
         Nothing is added to a reported batch any more, and what is delivered stays so: once settled, always settled.
         """
         found = self._store.read(
-            "SELECT b.id FROM batch b WHERE b.state = 'reported' AND b.settled_at IS NULL"
+            "SELECT b.id FROM batch b INDEXED BY batch_unsettled WHERE b.state = 'reported' AND b.settled_at IS NULL"
             f" AND NOT {_UNDELIVERED.format('o.batch = b.id')} AND NOT EXISTS (SELECT 1 FROM instance i"
             " JOIN object o ON o.instance = i.id JOIN delivery d ON d.object = o.id"
             " WHERE i.batch = b.id AND d.state <> 'delivered') ORDER BY b.id LIMIT ?",
