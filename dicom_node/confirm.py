@@ -99,17 +99,7 @@ class Confirming:
                 self._give_up(row, f"not committed: {fault}", asked=False)
 
     def _reported(self, report: CommitReport) -> None:
-        reached("deliver.reported")
-        failed = {uid: f"reason 0x{reason:04X}" for uid, reason in report.failed}
-        now = time.time()
-        settled = self._ledger.deliveries.reported(
-            report.transaction_uid,
-            report.committed,
-            failed,
-            then=lambda asked, reason: retry.decide(PeerBusy(reason), failures=asked, now=now, rules=self._rules.retry),
-            now=now,
-        )
-        log.info("%s: commitment report, %d settled", self.name, settled)
+        settle(report, self._ledger, self._rules)
 
     def _unanswered(self, row: DeliveryRow, failures: int, fault: EvenrayError) -> None:
         now = time.time()
@@ -131,3 +121,18 @@ class Confirming:
             log.info("%s: %s was settled in the meantime", self.name, row.sop_instance_uid)
         else:
             log.error("%s: parked %s: %s", self.name, row.sop_instance_uid, reason)
+
+
+def settle(report: CommitReport, ledger: Ledger, rules: Deliver) -> None:
+    """Apply a report, whichever way it came: on the association of its request, or on one of the destination's own."""
+    reached("deliver.reported")
+    failed = {uid: f"reason 0x{reason:04X}" for uid, reason in report.failed}
+    now = time.time()
+    settled = ledger.deliveries.reported(
+        report.transaction_uid,
+        report.committed,
+        failed,
+        then=lambda asked, reason: retry.decide(PeerBusy(reason), failures=asked, now=now, rules=rules.retry),
+        now=now,
+    )
+    log.info("storage commitment report %s: %d settled", report.transaction_uid, settled)

@@ -9,15 +9,22 @@ import logging
 import random
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 
 from dicom_node import retry
 from dicom_node.confirm import Confirming
 from dicom_node.destinations import Answer, DestinationPort, Parcel, open_destination
-from dicom_node.errors import Blame, EvenrayError, IllegalStep, LostClaim, PeerBusy, PeerRefused, PeerUnreachable
+from dicom_node.errors import (
+    Blame,
+    EvenrayError,
+    IllegalStep,
+    LostClaim,
+    PeerBusy,
+    PeerRefused,
+    PeerUnreachable,
+    place_of,
+)
 from dicom_node.ledger import DeliveryRow, Ledger
 from dicom_node.liveness import Liveness
 from dicom_node.outage import Outage
@@ -65,7 +72,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
                 ledger.sweep(liveness.alive, longest_s=settings.longest_wait_s, now=time.time())
                 park_unknown(ledger, settings.destinations)
             except Exception as fault:  # noqa: BLE001 - a full disk passes, and the lines go on meanwhile
-                log.error("sweeping: %s", _place(fault))
+                log.error("sweeping: %s", place_of(fault))
             stopping.wait(SWEEP_S)
     finally:
         stopping.ask()
@@ -87,12 +94,6 @@ def park_unknown(ledger: Ledger, configured: Mapping[str, object]) -> None:
                 except IllegalStep:
                     # A report or another process settled it in the meantime.
                     log.info("%s: %s was settled in the meantime", name, row.sop_instance_uid)
-
-
-def _place(fault: Exception) -> str:
-    """Type and place of an unexpected fault: its text might quote a patient's data."""
-    place = traceback.extract_tb(fault.__traceback__)[-1]
-    return f"{type(fault).__name__} in {Path(place.filename).name}:{place.lineno}"
 
 
 class Line:
@@ -137,7 +138,7 @@ class Line:
             try:
                 busy = self.turn(stopping)
             except Exception as fault:  # noqa: BLE001 - a destination's line must outlive any of its faults
-                log.error("%s: %s", self.name, _place(fault))
+                log.error("%s: %s", self.name, place_of(fault))
                 stopping.wait(SWEEP_S)
                 busy = False
             if not busy:
@@ -194,7 +195,7 @@ class Line:
             log.warning("%s: stopped while an object was under way; it is sent again", self.name)
         except Exception as fault:  # noqa: BLE001 - whatever breaks the sender is settled with the object in hand
             if left:
-                broken = PeerUnreachable(f"the sending broke off: {_place(fault)}")
+                broken = PeerUnreachable(f"the sending broke off: {place_of(fault)}")
                 self._settle(left.pop(next(iter(left))), broken)
         for row in left.values():
             try:
@@ -214,7 +215,7 @@ class Line:
                 try:
                     self._ledger.renew("delivery", fence, lease_until=time.time() + self._settings.deliver.lease_s)
                 except Exception as fault:  # noqa: BLE001 - a full disk is no reason to leave an object half sent
-                    log.error("%s: %s", self.name, _place(fault))
+                    log.error("%s: %s", self.name, place_of(fault))
 
         return beat
 
@@ -226,7 +227,7 @@ class Line:
         try:
             self._write_unsettled()
         except Exception as fault:  # noqa: BLE001 - what the destination has said must not be lost with the disk's room
-            log.error("%s: %s", self.name, _place(fault))
+            log.error("%s: %s", self.name, place_of(fault))
             return False
         return more
 

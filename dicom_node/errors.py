@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from enum import Enum
+from pathlib import Path
 from typing import Self
 
 
@@ -15,6 +17,12 @@ class Blame(Enum):
     """The destination as a whole: the object was not even tried."""
     EITHER = "either"
     """The object was tried, but it may be the destination that can't take anything now."""
+
+
+def place_of(fault: BaseException) -> str:
+    """Type and place of an unexpected fault: its text might quote a patient's data."""
+    place = traceback.extract_tb(fault.__traceback__)[-1]
+    return f"{type(fault).__name__} in {Path(place.filename).name}:{place.lineno}"
 
 
 class EvenrayError(Exception):

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import threading
 import time
-import traceback
 import uuid
 from functools import partial
 from socket import socket
@@ -20,11 +19,11 @@ from pynetdicom.association import Association
 from pynetdicom.dsutils import create_file_meta
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from dicom_node import retry
 from dicom_node.arrivals import Arrivals
 from dicom_node.complaints import complaints
-from dicom_node.destinations.commitment import CommitReport, report_contexts, report_handler
-from dicom_node.errors import EvenrayError, PeerBusy
+from dicom_node.confirm import settle
+from dicom_node.destinations.commitment import report_contexts, report_handler
+from dicom_node.errors import EvenrayError, place_of
 from dicom_node.handover import SLACK, Headcount, Server, SharedLimit, is_plain_storage, leave_to_library, take_over
 from dicom_node.incoming import Incoming
 from dicom_node.ledger import Ledger
@@ -129,7 +128,7 @@ class _Associations:
             (evt.EVT_CONN_CLOSE, self._closed),
             (evt.EVT_C_STORE, self._receiver.store),
             (evt.EVT_C_ECHO, lambda _event: 0x0000),
-            report_handler(self._committed),
+            report_handler(lambda report: settle(report, self._ledger, self._settings.deliver)),
         ]
 
     def _accepted(self, event: evt.Event) -> None:
@@ -157,9 +156,7 @@ class _Associations:
                 message_timeout_s=listen.dimse_timeout_s,
             )
         except Exception as fault:  # noqa: BLE001 - a fault of one association must not stop the others
-            place = traceback.extract_tb(fault.__traceback__)[-1]
-            kind = type(fault).__name__
-            complaints.tell(log, logging.ERROR, "an association broke off: %s in %s:%d", kind, place.name, place.lineno)
+            complaints.tell(log, logging.ERROR, "an association broke off: %s", place_of(fault))
 
     def _closed(self, event: evt.Event) -> None:
         if getattr(event.assoc, "evenray_id", None) is None and event.assoc.requestor.primitive is None:
@@ -183,20 +180,6 @@ class _Associations:
             self._ledger.association_ended(ref, how, now=time.time())
         except EvenrayError as fault:
             log.warning("an association's row stays open until this process ends: %s", fault)
-
-    def _committed(self, report: CommitReport) -> None:
-        failed = {uid: f"reason 0x{reason:04X}" for uid, reason in report.failed}
-        now = time.time()
-        settled = self._ledger.deliveries.reported(
-            report.transaction_uid,
-            report.committed,
-            failed,
-            then=lambda asked, reason: retry.decide(
-                PeerBusy(reason), failures=asked, now=now, rules=self._settings.deliver.retry
-            ),
-            now=now,
-        )
-        log.info("storage commitment report %s: %d settled", report.transaction_uid, settled)
 
 
 def _entity(listen: Listen, headcount: Headcount) -> SharedLimit:

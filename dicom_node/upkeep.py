@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 
-from dicom_node.errors import EvenrayError
+from dicom_node.errors import EvenrayError, place_of
 from dicom_node.integrity import Sweep, recheck
 from dicom_node.ledger import Ledger
 from dicom_node.liveness import Liveness
@@ -86,6 +84,5 @@ class Upkeep:
         except EvenrayError as fault:
             log.error("%s: %s", name, fault)
         except Exception as fault:  # noqa: BLE001 - one kind of work must not stop the others
-            place = traceback.extract_tb(fault.__traceback__)[-1]
-            log.error("%s: %s in %s:%s", name, type(fault).__name__, Path(place.filename).name, place.lineno)
+            log.error("%s: %s", name, place_of(fault))
         return False

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dicom_node import assembly, retry
 from dicom_node.admit import admit
-from dicom_node.errors import DiskFull, EvenrayError, IllegalStep, LedgerUnavailable, LostClaim, RetryLater, Stop
+from dicom_node.errors import (
+    DiskFull,
+    EvenrayError,
+    IllegalStep,
+    LedgerUnavailable,
+    LostClaim,
+    RetryLater,
+    Stop,
+    place_of,
+)
 from dicom_node.ledger import Batches, BatchRow, InstanceRow, Instances, Ledger
 from dicom_node.liveness import Liveness
 from dicom_node.process import Processor
 from dicom_node.quiet import Patience, Steady
-from dicom_node.recover import recover
 from dicom_node.report import report
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
@@ -74,7 +81,6 @@ class Worker:
         self._liveness = Liveness(settings.state_dir / "locks", "work")
         self.processor = Processor(settings)
         self._liveness.tell(device=str(self.processor.device), banks=sorted(self.processor.exams))
-        recover(self._spool, self._ledger, now=time.time())
         self._swept = 0.0
         self._no_room_until = 0.0
         self._patience = Patience()
@@ -206,10 +212,8 @@ class Worker:
 
 
 def _as_fault(fault: Exception) -> EvenrayError:
-    """A fault of our tree as it is; anything else by type and place, since its text might quote a patient's data."""
+    """A fault of our tree as it is; anything else by type and place."""
     if isinstance(fault, EvenrayError):
         return fault
-    place = traceback.extract_tb(fault.__traceback__)[-1]
-    where = f"{type(fault).__name__} in {place.name} ({place.filename.rsplit('/', 1)[-1]}:{place.lineno})"
-    log.error("unexpected fault: %s", where)
-    return RetryLater(f"unexpected fault: {where}")
+    log.error("unexpected fault: %s", place_of(fault))
+    return RetryLater(f"unexpected fault: {place_of(fault)}")
