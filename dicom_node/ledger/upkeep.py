@@ -75,7 +75,7 @@ class Upkeep:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def settle(self, *, limit: int = 500) -> int:
+    def settle(self, *, limit: int = 100) -> int:
         """Note of reported batches whose every delivery has its receipt when the last one came; how many there were.
 
         Nothing is added to a reported batch any more, and what is delivered stays so: once settled, always settled.
@@ -87,9 +87,10 @@ class Upkeep:
             " WHERE i.batch = b.id AND d.state <> 'delivered') ORDER BY b.id LIMIT ?",
             limit,
         )
-        last = "SELECT max(h.at) AS at FROM {} JOIN history h ON h.what = 'delivery' AND h.ref = d.id WHERE {}"
-        of_report = last.format("object o JOIN delivery d ON d.object = o.id", "o.batch = ?1")
-        joined = "instance i JOIN object o ON o.instance = i.id JOIN delivery d ON d.object = o.id"
+        # CROSS JOIN keeps the order: SQLite else begins with every row of history that is about a delivery.
+        last = "SELECT max(h.at) AS at FROM {} CROSS JOIN history h ON h.what = 'delivery' AND h.ref = d.id WHERE {}"
+        of_report = last.format("object o CROSS JOIN delivery d ON d.object = o.id", "o.batch = ?1")
+        joined = "instance i CROSS JOIN object o ON o.instance = i.id CROSS JOIN delivery d ON d.object = o.id"
         of_images = last.format(joined, "i.batch = ?1")
         own = "SELECT max(at) AS at FROM history WHERE what = 'batch' AND ref = ?1"
         if found:
@@ -142,8 +143,8 @@ class Upkeep:
         sent = _DELIVERED.format(_ORIGINAL)
         ours = "EXISTS (SELECT 1 FROM object r WHERE r.sop_instance_uid = i.sop_instance_uid AND r.kind <> 'original')"
         last = (
-            "max(i.received_at, coalesce((SELECT max(h.at) FROM object o JOIN delivery d ON d.object = o.id"
-            f" JOIN history h ON h.what = 'delivery' AND h.ref = d.id WHERE {_ORIGINAL}), 0))"
+            "max(i.received_at, coalesce((SELECT max(h.at) FROM object o CROSS JOIN delivery d ON d.object = o.id"
+            f" CROSS JOIN history h ON h.what = 'delivery' AND h.ref = d.id WHERE {_ORIGINAL}), 0))"
         )
         found = self._store.read(
             "SELECT 'instance' AS what, i.id, i.state, i.path FROM instance i WHERE i.state = 'own'"
