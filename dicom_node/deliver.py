@@ -29,7 +29,7 @@ from dicom_node.ledger import DeliveryRow, Ledger
 from dicom_node.liveness import Liveness
 from dicom_node.outage import Outage
 from dicom_node.records import Receipt
-from dicom_node.settings import Dimse, Folder, Settings
+from dicom_node.settings import DicomWeb, Dimse, Folder, Settings
 from dicom_node.spool import Spool
 from dicom_node.steps import reached
 from dicom_node.stopping import Stopping
@@ -102,7 +102,7 @@ class Line:
     def __init__(
         self,
         name: str,
-        where: Dimse | Folder,
+        where: Dimse | Folder | DicomWeb,
         settings: Settings,
         ledger: Ledger,
         owner: str,

@@ -26,6 +26,9 @@ class ResultKind(StrEnum):
 
     ORIGINAL = "original"
     SECONDARY_CAPTURE = "secondary_capture"
+    DERIVED_IMAGE = "derived_image"
+    PRESENTATION_STATE = "presentation_state"
+    KEY_OBJECT_SELECTION = "key_object_selection"
     STRUCTURED_REPORT = "structured_report"
 
 

@@ -1,6 +1,6 @@
 """The settings: every section typed, with its default, bounds and meaning, and what must hold between them.
 
-Knows no file: see settings_file.
+Knows no file: see settings_file. Whom the node talks to is in settings_peers.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-AeTitle = Annotated[str, StringConstraints(pattern=r"^[ -\[\]-~]{1,16}$", strip_whitespace=True)]
-"""1 to 16 characters of the default repertoire without backslash. Source: PS3.5 6.2, VR AE."""
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
-Uid = Annotated[str, StringConstraints(pattern=r"^(0|[1-9]\d*)(\.(0|[1-9]\d*))+$", max_length=64)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=86400)]
-Days = Annotated[float, Field(gt=0, le=36500)]
-Offset = Annotated[str, StringConstraints(pattern=r"^[+-](0\d|1[0-4])[0-5]\d$")]
+from dicom_node.settings_peers import (
+    Audit,
+    Destination,
+    DicomWeb,
+    Dimse,
+    Folder,
+    Peer,
+    QueryRetrieve,
+    Source,
+    TlsServer,
+)
+from dicom_node.settings_types import AeTitle, Days, Name, Offset, Port, Seconds, Section, Uid
+
+__all__ = ["DicomWeb", "Dimse", "Folder", "Peer", "QueryRetrieve", "Settings"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
-
-
-class Site(_Section):
+class Site(Section):
     """Who runs the node: written into every result."""
 
     institution: Annotated[str, StringConstraints(max_length=64)] = ""
@@ -36,9 +38,11 @@ class Site(_Section):
     """Station Name of the equipment in results."""
     timezone: Offset = "+0000"
     """Timezone Offset From UTC for results whose original states none."""
+    visible_label: Annotated[str, StringConstraints(max_length=64)] = ""
+    """Words drawn into the pixels of changed images, like "HARMONIZED - NOT ORIGINAL"; empty: none."""
 
 
-class Listen(_Section):
+class Listen(Section):
     """The receiving application entity."""
 
     ae_title: AeTitle = "EVENRAY"
@@ -53,6 +57,16 @@ class Listen(_Section):
     """Application entities that may connect; empty: any."""
     max_associations: Annotated[int, Field(ge=1, le=500)] = 32
     """Associations at the same time; one more is rejected as transient."""
+    peers: dict[Name, Peer] = {}
+    """Who may connect, by name."""
+    known_only: bool = False
+    """Refuse an association of anybody who is not in `peers`, or who comes from another address than there."""
+    tls: TlsServer | None = None
+    """TLS on our port; null: none."""
+    commitment: bool = True
+    """Answer storage commitment requests: whether we keep what a peer has sent."""
+    max_associations_per_minute: Annotated[int, Field(ge=0, le=100000)] = 0
+    """New connections of one address in a minute; further ones are closed at once. 0: no limit."""
     max_associations_per_host: Annotated[int, Field(ge=0, le=500)] = 0
     """Connections of one address at the same time; one more is closed at once. 0: one host may take all."""
     max_pdu: Annotated[int, Field(ge=0, le=1 << 24)] = 131072
@@ -73,7 +87,7 @@ class Listen(_Section):
     """How long running associations may finish after a request to stop, before they are aborted."""
 
 
-class Storage(_Section):
+class Storage(Section):
     """Room on the disk."""
 
     reserve_mib: Annotated[int, Field(ge=0)] = 2048
@@ -82,7 +96,7 @@ class Storage(_Section):
     """Above this share of the disk in use nothing more is accepted (0xA700)."""
 
 
-class Retention(_Section):
+class Retention(Section):
     """What may leave the spool, and when. Only what every destination has answered for ever leaves."""
 
     originals_days: Days | None = 30
@@ -97,7 +111,7 @@ class Retention(_Section):
     """How often it is looked what may leave."""
 
 
-class Integrity(_Section):
+class Integrity(Section):
     """Comparing the spool's files with the digests that the ledger has of them."""
 
     every_days: Days | None = 7
@@ -106,7 +120,16 @@ class Integrity(_Section):
     """No more than this is read a second on average."""
 
 
-class Assembly(_Section):
+class Pull(Section):
+    """Fetching from archives (`evenray pull`)."""
+
+    images_per_minute: Annotated[float, Field(gt=0, le=100000)] = 120
+    """No more images than this are fetched a minute on average."""
+    queue_limit: Annotated[int, Field(ge=1, le=1000000)] = 500
+    """Nothing more is fetched while this many images wait to be processed."""
+
+
+class Assembly(Section):
     """When the instances of a study are one batch."""
 
     quiet_s: Seconds = 20
@@ -125,7 +148,7 @@ class Assembly(_Section):
         return self
 
 
-class Retrying(_Section):
+class Retrying(Section):
     """How often and how long a failing step is tried again before it is parked."""
 
     attempts: Annotated[int, Field(ge=1, le=1000)] = 12
@@ -138,7 +161,7 @@ class Retrying(_Section):
     """No wait is longer."""
 
 
-class Work(_Section):
+class Work(Section):
     """The worker."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -151,7 +174,7 @@ class Work(_Section):
     """When an image or a report fails."""
 
 
-class Logs(_Section):
+class Logs(Section):
     """What the processes write to standard error; never a patient's data."""
 
     format: Literal["text", "json"] = "text"
@@ -160,7 +183,7 @@ class Logs(_Section):
     """The least serious events that are written."""
 
 
-class Health(_Section):
+class Health(Section):
     """The HTTP endpoint for machines that watch the node: `/live`, `/ready` and `/metrics`."""
 
     host: str = "127.0.0.1"
@@ -169,14 +192,14 @@ class Health(_Section):
     """Port of the endpoint; 0: none."""
 
 
-class Supervise(_Section):
+class Supervise(Section):
     """The supervisor of the node's processes."""
 
     hang_s: Seconds = 120
     """A process whose main loop is silent for longer is killed and started again."""
 
 
-class Deliver(_Section):
+class Deliver(Section):
     """The sender."""
 
     lease_s: Seconds = 120
@@ -189,46 +212,15 @@ class Deliver(_Section):
     """A destination that takes nothing, or confirms nothing, for this long: what has waited as long is parked."""
 
 
-class Dimse(_Section):
-    """A destination that takes C-STORE."""
-
-    kind: Literal["dimse"]
-    """A DICOM peer."""
-    ae_title: AeTitle
-    """Its AE title."""
-    host: str
-    """Its address."""
-    port: Port
-    """Its port."""
-    calling_ae: AeTitle | None = None
-    """Our title towards this destination; by default that of `listen`."""
-    commitment: bool = False
-    """Ask for storage commitment and count an object as delivered only once it is confirmed."""
-    commitment_timeout_s: Seconds = 300
-    """No report for this long: the commitment is asked again."""
-    commitment_wait_s: Annotated[float, Field(ge=0, le=600)] = 2
-    """How long the requesting association is kept open for a report on it."""
-    connect_timeout_s: Seconds = 15
-    """Longest wait for a connection and for the answer to an association request."""
-    dimse_timeout_s: Seconds = 120
-    """Longest wait for the answer to one object."""
-
-
-class Folder(_Section):
-    """A destination that is a folder: one file an object, named by UIDs."""
-
-    kind: Literal["folder"]
-    """A folder on this machine."""
-    path: Path
-    """Where; relative to the configuration file."""
-
-
-Destination = Annotated[Dimse | Folder, Field(discriminator="kind")]
-
 Method = Literal["fitted_curve", "histogram_matching", "z_score", "window_clamp"]
 
 
-class Match(_Section):
+ResultObject = Literal[
+    "secondary_capture", "derived_image", "presentation_state", "structured_report", "key_object_selection"
+]
+
+
+class Match(Section):
     """Which instances a route takes; an empty list takes any. Values are compared in upper case."""
 
     modality: tuple[str, ...] = ("CR", "DX", "MG", "RG")
@@ -248,7 +240,7 @@ class Match(_Section):
         return tuple(value.strip().upper() for value in values)
 
 
-class Route(_Section):
+class Route(Section):
     """What happens to the instances that match: bank, methods, objects, destinations."""
 
     name: Name
@@ -259,15 +251,16 @@ class Route(_Section):
     """A bank's name, or `auto`: the one whose exam type fits the image."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("fitted_curve",)
     """In order of the harm they could do: the first whose result is verified and close enough wins."""
-    objects: tuple[Literal["secondary_capture", "structured_report"], ...] = ("secondary_capture", "structured_report")
-    """What is made: images that were changed, and the batch's report."""
+    objects: tuple[ResultObject, ...] = ("secondary_capture", "structured_report")
+    """What is made: images that were changed (as secondary capture, or of the original's own class), a presentation
+    state with the curve, the batch's report, and a selection of refused and parked images for quality control."""
     destinations: tuple[Name, ...] = ()
     """Names of destinations."""
     originals: Literal["forward", "keep"] = "forward"
     """Whether originals that the engine works on are sent on to the destinations, byte for byte, or only kept."""
 
 
-class PassedBy(_Section):
+class PassedBy(Section):
     """Objects that no route takes or that the engine can't use."""
 
     originals: Literal["forward", "keep"] = "forward"
@@ -276,7 +269,7 @@ class PassedBy(_Section):
     """Where they, and the reports that name them, go."""
 
 
-class Settings(_Section):
+class Settings(Section):
     """The whole configuration."""
 
     site: Site = Site()
@@ -305,6 +298,12 @@ class Settings(_Section):
     """Telling other machines how the node is."""
     logs: Logs = Logs()
     """Logging."""
+    audit: Audit = Audit()
+    """Audit trail messages."""
+    pull: Pull = Pull()
+    """Fetching from archives."""
+    sources: dict[Name, Source] = {}
+    """Archives that studies are fetched from, by name."""
     destinations: dict[Name, Destination] = {}
     """Where results go, by name."""
     routes: tuple[Route, ...] = ()

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from dicom_node.errors import SettingsInvalid
-from dicom_node.settings import Folder, Settings, cross_faults
+from dicom_node.settings import Settings, cross_faults
 
 EMBEDDED = Path(__file__).parent / "embedded" / "default.yaml"
 
@@ -89,25 +89,25 @@ def _read(path: Path) -> str:
 
 def _anchored(settings: Settings, base: Path) -> Settings:
     """Relative folders belong to the configuration file, not to wherever the process was started."""
+    anchored = _at(settings, base)
+    assert isinstance(anchored, Settings)
+    return anchored
 
-    def at(path: Path) -> Path:
-        return base / path.expanduser()
 
-    return settings.model_copy(
-        update={
-            "state_dir": at(settings.state_dir),
-            "banks_dir": at(settings.banks_dir) if settings.banks_dir else None,
-            "destinations": {
-                name: d.model_copy(update={"path": at(d.path)}) if isinstance(d, Folder) else d
-                for name, d in settings.destinations.items()
-            },
-        }
-    )
+def _at(value: Any, base: Path) -> Any:
+    """The value with every path in it, at any depth, taken from `base`."""
+    if isinstance(value, Path):
+        return base / value.expanduser()
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={name: _at(getattr(value, name), base) for name in type(value).model_fields})
+    if isinstance(value, dict):
+        return {key: _at(item, base) for key, item in value.items()}
+    return tuple(_at(item, base) for item in value) if isinstance(value, tuple) else value
 
 
 def _sentence(error: ErrorDetails) -> str:
     """One fault as `path: what is wrong, what was expected`, with a suggestion for an unknown key."""
-    location = [part for part in error["loc"] if part not in ("dimse", "folder")]
+    location = [part for part in error["loc"] if part not in ("dimse", "folder", "dicomweb")]
     path = ".".join(str(part) for part in location)
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1]), _keys_at(error["loc"][:-1]), n=1, cutoff=0.6)
@@ -137,6 +137,12 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 
+def _tag(section: type[BaseModel]) -> str | None:
+    """The value of `kind` that asks for this section."""
+    kind = section.model_fields.get("kind")
+    return typing.get_args(kind.annotation)[0] if kind else None
+
+
 def _inner(model: Any, part: int | str) -> Any:
     """One step down: a field of a section, an item of a list or dictionary, or an alternative of a union."""
     if isinstance(model, type) and issubclass(model, BaseModel):
@@ -151,5 +157,7 @@ def _inner(model: Any, part: int | str) -> Any:
         return _inner(arguments[0], part)
     if typing.get_origin(model) in (typing.Union, types.UnionType):
         kinds = [a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)]
-        return next((a for a in kinds if a.__name__.lower() == part), kinds[0] if kinds else None)
+        tagged = next((a for a in kinds if _tag(a) == part), None)
+        # An optional section leaves no trace of its own in a path.
+        return tagged or (_inner(kinds[0], part) if kinds else None)
     return None

@@ -94,7 +94,7 @@ def _all(settings: Settings) -> Iterator[Check]:
     for name, destination in settings.destinations.items():
         if isinstance(destination, Folder):
             yield from _guarded(f"destination {name}", partial(_folder, name, destination))
-        else:
+        elif isinstance(destination, Dimse):
             yield from _guarded(f"destination {name}", partial(_peer, name, destination, settings))
     yield from _clock(settings)
 

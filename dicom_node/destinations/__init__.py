@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dicom_node.destinations.parcel import Answer, Parcel, Sending
+from dicom_node.errors import SettingsInvalid
 from dicom_node.records import Receipt
-from dicom_node.settings import Dimse, Folder
+from dicom_node.settings import DicomWeb, Dimse, Folder
 
 __all__ = ["Answer", "DestinationPort", "Parcel", "Sending", "echo", "open_destination"]
 
@@ -28,7 +29,7 @@ class DestinationPort(Protocol):
         ...
 
 
-def open_destination(name: str, destination: Dimse | Folder, *, calling_ae: str) -> DestinationPort:
+def open_destination(name: str, destination: Dimse | Folder | DicomWeb, *, calling_ae: str) -> DestinationPort:
     """The destination that a setting describes. Opens no connection yet.
 
     `calling_ae` is our title where the destination does not set its own.
@@ -38,6 +39,8 @@ def open_destination(name: str, destination: Dimse | Folder, *, calling_ae: str)
         from dicom_node.destinations.folder import FolderDestination
 
         return FolderDestination(name, destination)
+    if isinstance(destination, DicomWeb):
+        raise SettingsInvalid(f"destinations.{name}.kind: dicomweb is not there yet")
     from dicom_node.destinations.dimse import DimseDestination
 
     return DimseDestination(name, destination, calling_ae=calling_ae)
