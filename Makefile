@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check soak peers bench-engine bench-receive bench-latency bench-growth clean
+.PHONY: help setup demo test check validate soak peers bench-engine bench-receive bench-latency bench-growth clean
 help:            ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 18
 
@@ -29,6 +29,9 @@ check: $(READY)  ## format, lint, types, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/unit/test_import_rules.py
+
+validate: $(READY)  ## every class of object from every image before dicom3tools, DCMTK and PixelMed; IMAGES=folder of DICOM images
+	@$(BIN)/python -m tests.validate $(if $(IMAGES),--images "$(IMAGES)",--out tests/bench/results/validate.txt)
 
 peers:           ## the real peers (Orthanc, DCMTK, dicom3tools, PixelMed) from Debian; needs root
 	@deploy/install-peers.sh

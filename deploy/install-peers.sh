@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Install the real peers that the integration tests talk to: Orthanc, DCMTK, dicom3tools, GDCM's tools, PixelMed.
+# Install the real peers that the integration tests talk to: Orthanc, DCMTK, dicom3tools, GDCM's tools, PixelMed,
+# and rsyslog as an audit record repository.
 set -euo pipefail
-packages=(dcmtk orthanc orthanc-dicomweb dicom3tools libgdcm-tools pixelmed-apps)
+packages=(dcmtk orthanc orthanc-dicomweb dicom3tools libgdcm-tools pixelmed-apps rsyslog rsyslog-openssl)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -19,4 +20,8 @@ apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 # Debian starts Orthanc on its own where it can; the tests start their own on loopback.
 service orthanc stop >/dev/null 2>&1 || true
+# Nor is it to become the log of a machine that had another.
+case " ${missing[*]} " in
+  *" rsyslog "*) systemctl disable --now rsyslog.service syslog.socket >/dev/null 2>&1 || true ;;
+esac
 echo "peers: installed ${missing[*]}"

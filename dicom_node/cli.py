@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,8 @@ app = typer.Typer(
 )
 references_app = typer.Typer(help="Banks of preferred references: what images should look like.", no_args_is_help=True)
 app.add_typer(references_app, name="references")
+audit_app = typer.Typer(help="What was done to which image, from the reports alone.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="Configuration file; without one the embedded defaults hold.")
@@ -70,11 +73,52 @@ def send(
     path: Annotated[Path, typer.Argument(help="A DICOM file, or a folder of them.")],
     to: Annotated[str, typer.Argument(metavar="AE@HOST:PORT", help="Where to, for example EVENRAY@127.0.0.1:11112.")],
     calling: Annotated[str, typer.Option(help="Our own AE title.")] = "EVENRAY_SCU",
+    tls: Annotated[bool, typer.Option("--tls", help="Over TLS; so does each option of TLS.")] = False,
+    tls_trusted: Annotated[
+        Path | None, typer.Option(help="The peer's certificate or its authority's, PEM. [default: this machine's]")
+    ] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="Our own certificate, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    no_tls_hostname_check: Annotated[
+        bool, typer.Option("--no-tls-hostname-check", help="Take a trusted certificate that is for another name.")
+    ] = False,
 ) -> None:
     """Send DICOM files by C-STORE, in the transfer syntax they have."""
+    from dicom_node.commands.send import over_tls
     from dicom_node.commands.send import send as command
 
-    raise typer.Exit(command(path, to, calling))
+    secure = tls or tls_trusted or tls_certificate or tls_key or no_tls_hostname_check
+    over = over_tls(tls_trusted, tls_certificate, tls_key, check_hostname=not no_tls_hostname_check) if secure else None
+    raise typer.Exit(command(path, to, calling, over))
+
+
+@app.command()
+def pull(
+    source: Annotated[str, typer.Argument(metavar="NAME", help="A source of the configuration: `sources`.")],
+    study: Annotated[list[str] | None, typer.Option(help="Study Instance UID; may be repeated.")] = None,
+    accession: Annotated[str, typer.Option(help="Accession Number.")] = "",
+    patient: Annotated[str, typer.Option(help="Patient ID.")] = "",
+    date: Annotated[str, typer.Option(help="Study Date: 20240131, 20240101-20240131, 20240101- or -20240131.")] = "",
+    modality: Annotated[
+        str, typer.Option(help="Series of these only, like CR,DX,MG; default: what the routes take. ALL: any.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be fetched, and fetch nothing.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Fetch no more images than this.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, help="Images a minute instead of `pull.images_per_minute`.")
+    ] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch studies from an archive into the running node; again, it goes on where it stopped."""
+    from dicom_node.commands.pull import pull as command
+    from dicom_node.sources.query import wanted
+
+    question = partial(wanted, studies=tuple(study or ()), accession=accession, patient=patient, dates=date)
+    raise typer.Exit(
+        command(source, question, modality, config, state_dir, dry_run=dry_run, limit=limit, rate=rate, as_json=as_json)
+    )
 
 
 @app.command()
@@ -101,7 +145,8 @@ def health(config: Config = None, state_dir: StateDir = None, as_json: AsJson = 
 @app.command()
 def retry(
     what: Annotated[
-        list[str] | None, typer.Argument(metavar="[instance:N|batch:N|delivery:N]...", help="As `status` shows them.")
+        list[str] | None,
+        typer.Argument(metavar="[instance:N|batch:N|delivery:N|promise:N]...", help="As `status` shows them."),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Everything that is parked (conflicts only by name).")
@@ -261,6 +306,45 @@ def references_remove(
     from dicom_node.commands.references import remove as command
 
     raise typer.Exit(command(bank, reference or [], config, whole=whole))
+
+
+@audit_app.command("show")
+def audit_show(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Reports, or folders with reports in them.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="Fetch them from this archive of the configuration (`sources`).")
+    ] = None,
+    study: Annotated[list[str] | None, typer.Option(help="Of an archive: Study Instance UID.")] = None,
+    patient: Annotated[str, typer.Option(help="Of an archive: Patient ID.")] = "",
+    accession: Annotated[str, typer.Option(help="Of an archive: accession number.")] = "",
+    date: Annotated[str, typer.Option(help="Of an archive: study date, 20240131 or 20240101-20240131.")] = "",
+    port: Annotated[
+        int | None, typer.Option(help="Of an archive without C-GET: the port where it reaches us for C-MOVE.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    config: Config = None,
+) -> None:
+    """One row an image: outcome, distances, method, bank, digests. Reads reports from files or from an archive."""
+    from dicom_node.commands.audit_show import Question, show
+
+    asked = Question(source or "", tuple(study or ()), patient, accession, date, port)
+    raise typer.Exit(show(paths or [], asked, form, config))
+
+
+@audit_app.command("replay")
+def audit_replay(
+    originals: Annotated[Path, typer.Argument(metavar="ORIGINAL", help="The original, or a folder of originals.")],
+    reports: Annotated[Path, typer.Argument(metavar="SR", help="The report, or a folder with reports.")],
+    result: Annotated[
+        Path | None, typer.Option("--result", help="The object that was sent, or a folder of them, to compare as well.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A folder for pictures of what was not reproduced.")] = None,
+    config: Config = None,
+) -> None:
+    """Make the pixels again from original and report, and say whether they are those that were sent."""
+    from dicom_node.commands.audit_replay import audit_replay as command
+
+    raise typer.Exit(command(originals, reports, result, out, config))
 
 
 def main() -> None:

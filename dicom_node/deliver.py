@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 from dicom_node import retry
@@ -25,7 +26,10 @@ from dicom_node.errors import (
     PeerUnreachable,
     place_of,
 )
-from dicom_node.ledger import DeliveryRow, Ledger
+from dicom_node.integrity import check, settle, yield_to_others
+from dicom_node.keeping import Deciding, Reporting, stored_classes
+from dicom_node.ledger import DeliveryRow, Ledger, Spooled
+from dicom_node.ledger.trail import NOT_TRIED
 from dicom_node.liveness import Liveness
 from dicom_node.outage import Outage
 from dicom_node.records import Receipt
@@ -63,6 +67,10 @@ def run(settings: Settings, stopping: Stopping) -> None:
     ledger = Ledger(settings.state_dir / "ledger.sqlite")
     lines = [Line(name, found, settings, ledger, liveness.name) for name, found in settings.destinations.items()]
     threads = [threading.Thread(target=line.run, args=(stopping,), name=f"deliver-{line.name}") for line in lines]
+    promising = Promising(settings, ledger, liveness.name)
+    threads += [
+        threading.Thread(target=turning, args=(name, turn, stopping), name=name) for name, turn in promising.turns
+    ]
     for thread in threads:
         thread.start()
     try:
@@ -78,9 +86,48 @@ def run(settings: Settings, stopping: Stopping) -> None:
         stopping.ask()
         for thread in threads:
             thread.join()
+        promising.close()
         ledger.close()
         liveness.close()
         log.info("stopped delivering")
+
+
+def turning(name: str, turn: Callable[[Stopping], bool], stopping: Stopping) -> None:
+    while not stopping.asked:
+        try:
+            busy = turn(stopping)
+        except Exception as fault:  # noqa: BLE001 - a full disk passes
+            log.error("%s: %s", name, place_of(fault))
+            stopping.wait(SWEEP_S)
+            continue
+        if not busy:
+            stopping.wait(POLL_S)
+
+
+class Promising:
+    """Answers peers that ask whether we keep their objects: one loop decides, one tells."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, owner: str) -> None:
+        self._ledger, self._spool = ledger, Spool(settings.state_dir / "spool")
+        # As with the sweep: only the reading has a low priority.
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="promise", initializer=yield_to_others)
+        listen = settings.listen
+        deciding = Deciding(
+            ledger,
+            whole=lambda file: self._reading.submit(self._whole, file).result(),
+            supported=stored_classes(listen.extra_sop_classes),
+            elsewhere=listen.commitment_elsewhere,
+        )
+        self._reporting = Reporting(ledger, settings, owner, chance=random.random)
+        self.turns = (("deciding what is kept", deciding.turn), ("telling what is kept", self._reporting.turn))
+
+    def close(self) -> None:
+        self._reading.shutdown()
+        self._reporting.close()
+
+    def _whole(self, file: Spooled) -> bool:
+        """Whether a file has on the disk what the ledger knows of it; where not, a person is told."""
+        return not settle(self._ledger, self._spool, file, check(self._spool, file), now=time.time())
 
 
 def park_unknown(ledger: Ledger, configured: Mapping[str, object]) -> None:
@@ -199,7 +246,7 @@ class Line:
                 self._settle(left.pop(next(iter(left))), broken)
         for row in left.values():
             try:
-                self._ledger.deliveries.release(row, "not sent this time", next_try=None, failed=False, now=time.time())
+                self._ledger.deliveries.release(row, NOT_TRIED, next_try=None, failed=False, now=time.time())
             except LostClaim as lost:
                 log.warning("%s", lost)
 

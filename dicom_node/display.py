@@ -12,6 +12,19 @@ Codes = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True)
+class WordTable:
+    """What every stored word shows.
+
+    values: (words,) float32 in [0, 1], display sense; padding: (words,) bool. A word is the stored value itself, in
+    two's complement where `signed`.
+    """
+
+    values: NDArray[np.float32]
+    padding: NDArray[np.bool_]
+    signed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class DisplayImage:
     """One radiograph in display sense.
 
@@ -27,6 +40,8 @@ class DisplayImage:
     """Side of a pixel, None where it is not stated."""
     notes: tuple[str, ...]
     """How the values came to be: decoder, LUTs, window, inversion. Holds nothing of the patient."""
+    words: WordTable | None = None
+    """The table that `values` were looked up in, None where there was none."""
 
     @property
     def levels(self) -> int:

@@ -20,12 +20,16 @@ def fsync(path: Path | str) -> None:
         os.close(handle)
 
 
-def write_durably(target: Path, content: bytes) -> None:
-    """Temp file in the same folder, fsync, rename, fsync of the folder. Raises DiskFull."""
+def write_durably(target: Path, content: bytes, *, mode: int | None = None) -> None:
+    """Temp file in the same folder, fsync, rename, fsync of the folder. `mode`: its permissions, from its first byte
+    on; None: as the process has set them. Raises DiskFull.
+    """
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         with partial.open("xb") as out:
             reached("durable.write.opened")
+            if mode is not None:
+                os.fchmod(out.fileno(), mode)
             out.write(content)
             out.flush()
             reached("durable.write.written")

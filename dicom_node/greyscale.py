@@ -1,6 +1,10 @@
 """DICOM's grey scale chain as a table from every stored value to its display value. Touches no image.
 
 Source: PS3.4 N.2 (order of the steps), PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT), C.7.5.1.1.2 (padding).
+
+The table has the same bits on every machine, so that an audit can make it again: float64, the operations in the order
+that stands here, one array operation at a time, none but those that IEEE 754 rounds alike everywhere (`arithmetic` has
+what else is needed), and no sum over pixels other than of integers.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from dicom_node import arithmetic
 from dicom_node.tolerant import element, integer, items, number, numbers, text
 
 Real = NDArray[np.float64]
@@ -119,7 +124,7 @@ def _voi(dataset: Dataset, values: Real, valid: NDArray[np.bool_]) -> tuple[Real
 def _window(values: Real, center: float, width: float, function: str) -> Real | None:
     """Source: PS3.3 C.11.2.1.2.1 (LINEAR), C.11.2.1.3.1 (SIGMOID), C.11.2.1.3.2 (LINEAR_EXACT). None: invalid."""
     if function == "SIGMOID" and width > 0:
-        return np.asarray(1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700, 700))))
+        return np.asarray(1.0 / (1.0 + arithmetic.exp(np.clip(-4.0 * (values - center) / width, -700, 700))))
     if function == "LINEAR_EXACT" and width > 0:
         return np.clip((values - center) / width + 0.5, 0.0, 1.0)
     if function == "LINEAR" and width >= 1:
@@ -147,7 +152,7 @@ def _for_processing(dataset: Dataset, stored: Real, counts: NDArray[np.intp]) ->
     steps = []
     values = stored
     if relation != "LOG":
-        values = np.log(np.maximum(stored, 1.0))
+        values = arithmetic.log(np.maximum(stored, 1.0))
         steps.append("logarithm")
     sign = integer(dataset, "PixelIntensityRelationshipSign", 0)
     inverse = sign == 1 or (sign == 0 and text(dataset, "PhotometricInterpretation").upper() == "MONOCHROME1")
@@ -191,6 +196,9 @@ def _lut(item: Dataset, *, signed: bool) -> _Lut | None:
     first = first - 65536 if signed and first > 32767 else first
     data = found.value
     if isinstance(data, bytes):
+        # Words of Big Endian come as they are written, where those of other VRs are numbers already.
+        if found.VR == "OW" and item.original_encoding[1] is False:
+            data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
         wide = len(data) >= 2 * count
         entries = np.frombuffer(data, "<u2" if wide else np.uint8).astype(np.float64)
     else:

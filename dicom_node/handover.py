@@ -8,101 +8,59 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import mmap
-import os
 import socket
-import struct
+import ssl
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from socketserver import BaseServer
 from typing import Any, cast
 
 from pynetdicom import AE, evt
 from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from dicom_node import tls
+from dicom_node.callers import BY_USER, CALLING_NOT_RECOGNISED, REJECTED_PERMANENT, Caller, names_in
 from dicom_node.complaints import complaints
+from dicom_node.headcount import Frequency, Headcount
+from dicom_node.held_socket import LONGEST_DATA, LONGEST_OTHER, HeldSocket
 from dicom_node.stream import LAST_WORD_S, Ending, Keeper, Limits, Stream
-from dicom_node.upper_layer import AbortReason, Pdu, abort_pdu
+from dicom_node.upper_layer import AbortReason, abort_pdu
 
 log = logging.getLogger(__name__)
 
-LONGEST_OTHER = 1 << 20
-"""Longest PDU that is no P-DATA: an A-ASSOCIATE-RQ with 128 contexts of 30 syntaxes each stays below."""
-LONGEST_DATA = 1 << 26
-"""Longest P-DATA PDU that the library may gather in memory where no maximum was agreed."""
 SLACK = 32
 """Connections over the limit of associations that are still answered, by a rejection; further ones are closed."""
 YIELD_S = 0.001
 """How long a receiver lets the others take a new connection, for each association that it has itself."""
 
 
-class Headcount:
-    """How many associations each receiver of the node has, and with whom, in a file that they share.
-
-    A slot is the count, and for each association a number that stands for the peer's address.
-    """
-
-    _NUMBER = struct.Struct("=I")
-
-    def __init__(self, path: Path, *, slot: int, slots: int, most: int) -> None:
-        """`most`: associations of one receiver."""
-        self._most = most
-        self._length = self._NUMBER.size * (1 + most)
-        self._slot, self._slots = slot, slots
-        size = self._length * slots
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if os.fstat(handle).st_size < size:
-                # With its room on the disk: a hole in it would kill who writes there when the disk is full.
-                os.posix_fallocate(handle, 0, size)
-            self._map = mmap.mmap(handle, size)
-        finally:
-            os.close(handle)
-        self.publish([])
-
-    def publish(self, addresses: Sequence[str]) -> None:
-        """The peers of this receiver's associations."""
-        numbers = [zlib.crc32(address.encode()) for address in addresses[: self._most]]
-        struct.pack_into(f"={1 + len(numbers)}I", self._map, self._slot * self._length, len(addresses), *numbers)
-
-    def others(self) -> int:
-        """The associations of all other receivers."""
-        return sum(count for count, _ in self._other_slots())
-
-    def others_of(self, address: str) -> int:
-        """Those with one peer."""
-        number = zlib.crc32(address.encode())
-        return sum(numbers.count(number) for _, numbers in self._other_slots())
-
-    def _other_slots(self) -> Iterator[tuple[int, tuple[int, ...]]]:
-        for slot in range(self._slots):
-            if slot != self._slot:
-                start = slot * self._length
-                (count,) = self._NUMBER.unpack_from(self._map, start)
-                there = min(count, self._most)
-                yield count, struct.unpack_from(f"={there}I", self._map, start + self._NUMBER.size)
-
-    def close(self) -> None:
-        self.publish([])
-        self._map.close()
-
-
 class SharedLimit(AE):
-    """An application entity whose limit of associations holds over all receivers of the node."""
+    """An application entity whose limits of associations hold over all receivers of the node."""
 
-    def __init__(self, ae_title: str, *, limit: int, limit_per_host: int, headcount: Headcount) -> None:
-        """`limit_per_host`: connections of one address; 0: any."""
+    def __init__(
+        self,
+        ae_title: str,
+        *,
+        limit: int,
+        limit_per_host: int,
+        limit_per_minute: int,
+        headcount: Headcount,
+        frequency: Frequency,
+    ) -> None:
+        """`limit_per_host`: connections of one address; `limit_per_minute`: its new ones in a minute; 0: any."""
         super().__init__(ae_title)
         self.limit = limit
         self.limit_per_host = limit_per_host
+        self.limit_per_minute = limit_per_minute
         self.headcount = headcount
+        self.frequency = frequency
 
     @property  # type: ignore[misc] # set by the limit alone
     def maximum_associations(self) -> int:
@@ -110,63 +68,37 @@ class SharedLimit(AE):
         return max(0, self.limit - self.headcount.others())
 
 
-class _Socket(AssociationSocket):
-    """The library's socket, which stops reading once the association is accepted, and never reads without a limit."""
+class _Negotiation(ACSE):
+    """The library's negotiation, which asks first whether the peer may have an association."""
 
-    held = False
-    """Nothing is read from it: what comes next is for the stream."""
-    longest_data = LONGEST_DATA
-    patience_s = 30.0
-
-    def __init__(self, assoc: Association, client_socket: socket.socket, *, hold: bool) -> None:
-        super().__init__(assoc, client_socket=client_socket)
-        self._hold = hold
-        self.accepted = threading.Event()
-        client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A peer that vanished without a word is noticed, whatever the time-outs are.
-        client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-    @property
-    def ready(self) -> bool:
-        return not self.held and super().ready
-
-    def send(self, bytestream: bytes) -> None:
-        accepts = bytestream[:1] == bytes((Pdu.ASSOCIATE_AC,))
-        if accepts and self._hold:
-            # Before the peer has it, so that not one byte of its answer is read by the library.
-            self.held = True
-        super().send(bytestream)
-        if accepts:
-            self.accepted.set()
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Differs from the library: a PDU must be complete in time, and may not be of any length it claims."""
-        sock = cast(socket.socket, self.socket)
-        if nr_bytes > (self.longest_data if self.accepted.is_set() else LONGEST_OTHER):
-            complaints.tell(log, logging.WARNING, "a connection was closed: its PDU claims %d bytes", nr_bytes)
-            raise OSError("the PDU is too long")
-        content, at = bytearray(nr_bytes), 0
-        deadline = time.monotonic() + self.patience_s
-        view = memoryview(content)
-        while at < nr_bytes:
-            sock.settimeout(max(0.001, deadline - time.monotonic()))
-            count = sock.recv_into(view[at:])
-            if not count:
-                view.release()
-                return content[:at]
-            at += count
-        sock.settimeout(self.patience_s)
-        return content
+    def negotiate_association(self) -> None:
+        assoc = cast(_Association, self.assoc)
+        if assoc.is_acceptor and (why := cast(Server, assoc._server).refusal(assoc)):
+            address = assoc.requestor.address
+            title = str(assoc.requestor.ae_title)
+            complaints.tell(log, logging.WARNING, f"rejected an association of %r from %s: {why}", title, address)
+            cast(Server, assoc._server).refused(why, str(address), title)
+            assoc.told = True
+            self.send_reject(REJECTED_PERMANENT, BY_USER, CALLING_NOT_RECOGNISED)
+            evt.trigger(assoc, evt.EVT_REJECTED, {})
+            assoc.kill()
+            return
+        super().negotiate_association()
 
 
 class _Association(Association):
     """The library's association, whose end is always noticed."""
 
     began = 0.0
+    told = False
+    """Why there was none has been said."""
+    certificate_names: frozenset[str] | None = None
+    """The names in the peer's certificate, where it had to show one."""
 
     def run_reactor(self) -> None:
         try:
-            super().run_reactor()
+            if self._shakes_hands():
+                super().run_reactor()
         except Exception as fault:  # noqa: BLE001 - it believes what a request says, and fails on some
             address, kind = self.requestor.address, type(fault).__name__
             complaints.tell(log, logging.WARNING, "an association with %s broke off (%s): aborted", address, kind)
@@ -176,12 +108,39 @@ class _Association(Association):
             self._tell()
             cast(Server, self._server).left(self)
 
+    def _shakes_hands(self) -> bool:
+        """Put the connection under TLS, where there is any, in this thread: nobody else waits for a slow peer."""
+        server, held = cast(Server, self._server), cast(HeldSocket, self.dul.socket)
+        if server.tls is None:
+            return True
+        context = server.tls.context
+        try:
+            secured = tls.accept(cast(socket.socket, held.socket), context, held.patience_s, held.become)
+        except OSError as fault:
+            why, address = tls.why_refused(fault), str(self.requestor.address)
+            # A kind of complaint for each reason: many of one must not hide another.
+            sentence = f"refused a connection from %s: {why.replace('%', '%%')}"
+            complaints.tell(log, logging.WARNING, sentence, address)
+            server.refused(why, address, "")
+            secured = None
+        if secured is None:
+            self.told = True
+            return False
+        if context.verify_mode is ssl.CERT_REQUIRED:
+            self.certificate_names = names_in(secured.getpeercert())
+        return True
+
     def _tell(self) -> None:
         """A line about what never became an association."""
         address = self.requestor.address
+        if self.told:
+            return
         if self.is_rejected:
             title = str(self.requestor.ae_title)
             complaints.tell(log, logging.WARNING, "rejected an association of %r from %s", title, address)
+            answer = cast(A_ASSOCIATE, self.acceptor.primitive)
+            if answer.result == REJECTED_PERMANENT:
+                cast(Server, self._server).refused("it called another title than ours", str(address), title)
         elif self.requestor.primitive is None and time.monotonic() - self.began >= (self.acse_timeout or 0):
             complaints.tell(log, logging.WARNING, "%s asked for no association in time: closed", address)
 
@@ -225,9 +184,10 @@ class _Handler(RequestHandler):
         server = cast(Server, self.server)
         assoc = _Association(self.ae, MODE_ACCEPTOR)
         assoc._server = server
+        assoc.acse = _Negotiation(assoc)
         assoc.began = time.monotonic()
         assoc.name = f"AcceptorThread-{id(assoc):x}"
-        made = _Socket(assoc, self.request, hold=server.fast)
+        made = HeldSocket(assoc, self.request, hold=server.fast)
         made.patience_s = float(self.ae.acse_timeout or made.patience_s)
         assoc.set_socket(made)
         assoc.acceptor.maximum_length = self.ae.maximum_pdu_size
@@ -258,8 +218,18 @@ class Server(ThreadedAssociationServer):
         *,
         fast: bool,
         on_end: Callable[[Association], None],
+        refusal: Callable[[Caller], str] = lambda _caller: "",
+        renewing: tls.Renewing | None = None,
+        refused: Callable[[str, str, str], None] = lambda _why, _address, _title: None,
     ) -> None:
+        """`refusal`: why a peer may have no association, "" where it may; `renewing`: TLS, None for none.
+
+        `refused` is told of who was not let in: why, address, title.
+        """
         self.fast = fast
+        self.tls = renewing
+        self._refusal = refusal
+        self.refused = refused
         self._listening = listening
         self._on_end = on_end
         self._shared = ae
@@ -301,6 +271,11 @@ class Server(ThreadedAssociationServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether the connection gets a thread at all."""
         address = str(client_address[0])
+        if (most := self._shared.limit_per_minute) and not self._shared.frequency.admit(address, most):
+            if self._shared.frequency.worth_telling(address):
+                log.warning("connections from %s are closed at once: it had %d in a minute", address, most)
+                self.refused("too many connections in a minute", address, "")
+            return False
         if (most := self._shared.limit_per_host) and self._connections_of(address) >= most:
             sentence = "a connection from %s was closed at once: it has %d already"
             complaints.tell(log, logging.WARNING, sentence, address, most)
@@ -313,6 +288,21 @@ class Server(ThreadedAssociationServer):
     def _connections_of(self, address: str) -> int:
         ours = sum(assoc.requestor.address == address for assoc in self.present)
         return ours + self._shared.headcount.others_of(address)
+
+    def refusal(self, assoc: _Association) -> str:
+        """Why a peer that asks for an association may have none, "" where it may."""
+        assoc.requestor.ae_title = cast(A_ASSOCIATE, assoc.requestor.primitive).calling_ae_title
+        title, address = str(assoc.requestor.ae_title), str(assoc.requestor.address)
+        return "" if self._asks_itself(assoc) else self._refusal(Caller(title, address, assoc.certificate_names))
+
+    def _asks_itself(self, assoc: _Association) -> bool:
+        """Whether it is the node's own question whether somebody answers: see `probe`."""
+        raw, asked = assoc._raw(), cast(A_ASSOCIATE, assoc.requestor.primitive).presentation_context_definition_list
+        with contextlib.suppress(OSError):
+            here = raw is not None and raw.getsockname()[0] == raw.getpeername()[0]
+            only_that = {context.abstract_syntax for context in asked} == {Verification}
+            return here and only_that and str(assoc.requestor.ae_title).strip() == self.ae.ae_title.strip()
+        return False
 
     def process_request(self, request: Any, client_address: Any) -> None:
         # An association has two threads of its own; making it takes a millisecond and needs no third.
@@ -346,7 +336,7 @@ def is_plain_storage(contexts: Sequence[PresentationContext], storage: frozenset
 
 def take_over(assoc: Association, keeper: Keeper, *, silence_s: float, message_timeout_s: float) -> Ending:
     """Serve an accepted storage association by a stream until it ends. Called in its thread, once it is established."""
-    held = cast(_Socket, assoc.dul.socket)
+    held = cast(HeldSocket, assoc.dul.socket)
     artim_s = held.patience_s
     server = cast(Server, assoc._server)
     # The library's reader has only to send the acceptance; then the connection is ours alone.
@@ -386,7 +376,7 @@ def take_over(assoc: Association, keeper: Keeper, *, silence_s: float, message_t
 def leave_to_library(assoc: Association) -> None:
     """Let the library serve an accepted association after all."""
     held = assoc.dul.socket
-    if isinstance(held, _Socket):
+    if isinstance(held, HeldSocket):
         # The thread that sends the acceptance holds the socket when it does: not before may it be let go.
         held.accepted.wait(held.patience_s)
         held.longest_data = (assoc.acceptor.maximum_length or LONGEST_DATA) + LONGEST_OTHER

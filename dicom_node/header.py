@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 
 from dicom_node import marks
 from dicom_node.errors import Unreadable
@@ -88,7 +88,7 @@ def read_header(path: Path) -> Header:
     dataset, has_pixels = read(path)
     body_part, body_part_source = _body_part(dataset)
     return Header(
-        sop_class_uid=text(dataset, "SOPClassUID"),
+        sop_class_uid=_sop_class(dataset),
         sop_instance_uid=_uid(dataset, "SOPInstanceUID", "SOP Instance UID (0008,0018)"),
         transfer_syntax_uid=transfer_syntax(dataset),
         study_instance_uid=_uid(dataset, "StudyInstanceUID", "Study Instance UID (0020,000D)"),
@@ -104,7 +104,7 @@ def read_header(path: Path) -> Header:
         rows=integer(dataset, "Rows", 0),
         columns=integer(dataset, "Columns", 0),
         frames=integer(dataset, "NumberOfFrames", 1),
-        samples_per_pixel=integer(dataset, "SamplesPerPixel", 1),
+        samples_per_pixel=_samples(dataset),
         has_pixels=has_pixels,
         made_by_evenray=_made_by_evenray(dataset),
     )
@@ -153,6 +153,20 @@ def _uid(dataset: Dataset, keyword: str, name: str) -> str:
     if not UID_FORM.fullmatch(uid) or len(uid) > 64:
         raise Unreadable(f"not a usable DICOM object: its {name} is no UID (digits and dots, at most 64)")
     return uid
+
+
+def _sop_class(dataset: FileDataset) -> str:
+    """As the data set states it, else as the File Meta group does, into which a receiver writes the request's."""
+    found = text(dataset, "SOPClassUID") or text(getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID")
+    if not found:
+        raise Unreadable("not a usable DICOM object: it has no SOP Class UID (0008,0016)")
+    return found
+
+
+def _samples(dataset: Dataset) -> int:
+    """Samples a pixel once it is shown: a palette makes three of one. Source: PS3.3 C.7.6.3.1.2."""
+    stated = integer(dataset, "SamplesPerPixel", 1)
+    return 3 if text(dataset, "PhotometricInterpretation").upper() == "PALETTE COLOR" else stated
 
 
 def _patient_key(dataset: Dataset) -> str:

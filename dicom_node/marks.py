@@ -17,6 +17,8 @@ HARMONIZED_PREFIX = "Evenray harmonized"
 """Start of the Series Description of every image that the node changed."""
 REPORT_PREFIX = "Evenray report"
 """Start of the Series Description of every report."""
+KEY_OBJECTS = "Evenray quality control"
+"""Series Description of every selection of originals that need a look."""
 
 UID_MARK = 0x4556454E
 """First 32 bits of the UUID in every UID that we make: "EVEN" in ASCII."""

@@ -22,6 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from dicom_node.errors import SettingsInvalid
 from dicom_node.ledger.figures import Figures, figures_of
 from dicom_node.settings import Settings
 
@@ -145,6 +146,7 @@ class Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         yield from self._of_processes()
         yield from self._of_disk()
+        yield from _of_certificates(self._settings)
         if self._ledger.exists():
             try:
                 with figures_of(self._ledger) as figures:
@@ -219,6 +221,26 @@ class Metrics(Collector):
         for stage, histogram in sorted(tally.costs.items()):
             histogram.write(cost, [stage])
         yield from (distance, cost)
+
+
+def _of_certificates(settings: Settings) -> Iterator[Metric]:
+    sections = settings.tls_sections()
+    if not sections:
+        return
+    # Imported here: the supervisor stays smaller without.
+    from dicom_node.tls import days_left
+
+    family = GaugeMetricFamily(
+        "evenray_certificate_days", "Until our certificate expires; 0: no peer takes it.", labels=["section"]
+    )
+    for path, section in sections.items():
+        try:
+            left = days_left(section, now=time.time())
+        except SettingsInvalid:
+            left = ""
+        if left is not None:
+            family.add_metric([path], 0.0 if isinstance(left, str) else max(0.0, left))
+    yield family
 
 
 def _of_queues(figures: Figures) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""A DICOM image's pixels as a viewer would show them. Knows nothing of what is done with them.
+"""A DICOM image's pixels as stored, and as a viewer would show them. Knows nothing of what is done with them.
 
 The grey scale chain (PS3.3 C.11.1, C.11.2, PS3.4 N.2) depends on the stored value alone, so it is worked out once for
 every possible stored value and then looked up: exact, and fast on large images.
@@ -17,7 +17,7 @@ from pydicom.encaps import get_frame
 
 from dicom_node import greyscale
 from dicom_node.codecs import Frame, Words, decode, require_decoder
-from dicom_node.display import Codes, DisplayImage, encode_codes, pixels_digest
+from dicom_node.display import Codes, DisplayImage, WordTable, encode_codes, pixels_digest
 from dicom_node.errors import Unreadable
 from dicom_node.tolerant import (
     NATIVE,
@@ -33,7 +33,7 @@ from dicom_node.tolerant import (
     transfer_syntax,
 )
 
-__all__ = ["Codes", "DisplayImage", "encode_codes", "pixels_digest", "read_display"]
+__all__ = ["Codes", "DisplayImage", "encode_codes", "pixels_digest", "read_display", "read_words"]
 
 SQUARE_WITHIN = 0.01
 """Spacings that differ by less than 1% are rounding of the vendor's, not pixels that are not square."""
@@ -64,17 +64,10 @@ def read_display(path: Path) -> DisplayImage:
     Raises Unreadable, with reason and remedy, where there is no single grey image, a part of it is missing, or no
     decoder takes it. OSError is the disk's.
     """
-    dataset, reached = read(path)
-    # Twice, so that nothing large is read or decoded before the header says that it is a radiograph.
-    room = _layout(dataset, reached)
-    add_pixels(dataset, path, most_bytes=MOST_CODED * room.rows * room.columns * room.allocated // 8)
-    layout = _with_pixels(dataset, room)
+    dataset, layout = _opened(path)
     spacing = _spacing_mm(dataset)
-    words, decoder = _words(dataset, layout)
-    shift = max(0, layout.high_bit + 1 - layout.stored) if layout.syntax in NATIVE else 0
-    mask = (1 << layout.stored) - 1
-    indices = words if shift == 0 and layout.stored == 8 * words.itemsize else ((words >> shift) & mask)
-    counts = _counts(indices, mask + 1)
+    indices, decoder = _indices(dataset, layout)
+    counts = _counts(indices, 1 << layout.stored)
     bits = max(layout.stored, 8)
     table, padding, notes = greyscale.table(dataset, counts, signed=layout.signed, levels=2**bits)
     masked = padding[indices] if padding.any() else np.zeros(indices.shape, np.bool_)
@@ -84,7 +77,32 @@ def read_display(path: Path) -> DisplayImage:
         bits=bits,
         spacing_mm=spacing,
         notes=(f"decoded by {decoder} ({syntax_uid(layout.syntax).name})", *notes),
+        words=WordTable(table, padding, layout.signed),
     )
+
+
+def read_words(path: Path) -> Words:
+    """The (rows, columns) stored values of a DICOM file, as unsigned words. Raises as `read_display` does."""
+    words, _ = _indices(*_opened(path))
+    return words.astype(np.uint8) if words.itemsize == 1 else words.astype(np.uint16)
+
+
+def _opened(path: Path) -> tuple[FileDataset, _Layout]:
+    """The data set with its pixel data, and how they lie in there."""
+    dataset, reached = read(path)
+    # Twice, so that nothing large is read or decoded before the header says that it is a radiograph.
+    room = _layout(dataset, reached)
+    add_pixels(dataset, path, most_bytes=MOST_CODED * room.rows * room.columns * room.allocated // 8)
+    return dataset, _with_pixels(dataset, room)
+
+
+def _indices(dataset: FileDataset, layout: _Layout) -> tuple[NDArray[np.integer[Any]], str]:
+    """The stored values without the bits beside them, and who decoded them."""
+    words, decoder = _words(dataset, layout)
+    shift = layout.high_bit + 1 - layout.stored if layout.syntax in NATIVE else 0
+    mask = (1 << layout.stored) - 1
+    whole = shift == 0 and layout.stored == 8 * words.itemsize
+    return words if whole else ((words >> shift) & mask), decoder
 
 
 def _layout(dataset: FileDataset, reached: bool) -> _Layout:
@@ -107,13 +125,17 @@ def _layout(dataset: FileDataset, reached: bool) -> _Layout:
         raise Unreadable(f"{columns}x{rows} pixels: no radiograph has more than {MOST_PIXELS}")
     if allocated not in (8, 16) or not 1 <= stored <= allocated:
         raise Unreadable(f"Bits Allocated {allocated}, Bits Stored {stored}: needed are 8 or 16, and 1 to that")
+    syntax, high_bit = transfer_syntax(dataset), integer(dataset, "HighBit", stored - 1)
+    # A code stream has its own bits; for any other guess than the stated one the picture would be another.
+    if syntax in NATIVE and not stored - 1 <= high_bit < allocated:
+        raise Unreadable(f"High Bit {high_bit} can't be that of {stored} bits stored in {allocated}: mend the header")
     return _Layout(
-        syntax=transfer_syntax(dataset),
+        syntax=syntax,
         rows=rows,
         columns=columns,
         allocated=allocated,
         stored=stored,
-        high_bit=min(integer(dataset, "HighBit", stored - 1), allocated - 1),
+        high_bit=high_bit,
         signed=integer(dataset, "PixelRepresentation", 0) == 1,
     )
 

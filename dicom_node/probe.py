@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 
+from dicom_node.errors import SettingsInvalid
 from dicom_node.marks import IMPLEMENTATION_CLASS_UID
 from dicom_node.settings import Listen
 
@@ -23,11 +24,10 @@ EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 def refusal(listen: Listen, *, patience_s: float = 5.0) -> str:
     """Why nobody takes an association on our port, "" when one was taken, or refused only for being one too many."""
-    address = (EVERYWHERE.get(listen.host, listen.host), listen.port)
-    calling = listen.allowed_calling[0] if listen.allowed_calling else listen.ae_title
     try:
-        with socket.create_connection(address, timeout=patience_s) as link:
-            link.sendall(_request(listen.ae_title, calling))
+        with _connected(listen, patience_s) as link:
+            # Our own title: whoever else may come, it may ask this from this machine.
+            link.sendall(_request(listen.ae_title, listen.ae_title))
             head = _exactly(link, 6)
             length = int.from_bytes(head[2:], "big")
             body = _exactly(link, min(length, 1 << 16))
@@ -35,12 +35,42 @@ def refusal(listen: Listen, *, patience_s: float = 5.0) -> str:
                 link.sendall(RELEASE_REQUEST)
                 _exactly(link, 10)
                 return ""
+    except SettingsInvalid as fault:
+        return str(fault)
     except OSError as fault:
-        return fault.strerror or str(fault) or type(fault).__name__
+        return _why(fault)
     if head[0] == REJECTED and len(body) == 4:
         full = body[2:] == bytes((PROVIDER_PRESENTATION, TOO_MANY))
         return "" if full else f"the association was rejected (source {body[2]}, reason {body[3]})"
     return f"an answer of another kind (PDU type {head[0]})"
+
+
+def _connected(listen: Listen, patience_s: float) -> socket.socket:
+    """A connection to our own port, under TLS where it speaks that. Raises OSError, SettingsInvalid."""
+    host = EVERYWHERE.get(listen.host, listen.host)
+    plain = socket.create_connection((host, listen.port), timeout=patience_s)
+    if listen.tls is None:
+        return plain
+    # Imported here: the supervisor stays smaller without.
+    from dicom_node.tls import client_socket
+
+    with plain:
+        link = client_socket(plain, listen.tls.to_itself(), host)
+    try:
+        link.do_handshake()
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+def _why(fault: OSError) -> str:
+    """What is wrong, "" where the port has only refused our certificate: one of a server may be none for a client."""
+    if not (reason := getattr(fault, "reason", None)):
+        return fault.strerror or str(fault) or type(fault).__name__
+    from dicom_node.tls_faults import REFUSES_OURS, why
+
+    return "" if reason in REFUSES_OURS else why(fault)
 
 
 def _request(called: str, calling: str) -> bytes:

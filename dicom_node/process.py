@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,12 +20,12 @@ import torch
 import engine
 from dicom_node import routing
 from dicom_node.engine_image import engine_image
-from dicom_node.errors import EngineFault, Park, SettingsInvalid, SpoolDamaged, Stop, Unreadable
+from dicom_node.errors import BadInput, EngineFault, Park, SettingsInvalid, SpoolDamaged, Stop, Unreadable
 from dicom_node.header import content_digest, dataset_digest
 from dicom_node.ledger import InstanceRow, Ledger, NewObject
 from dicom_node.pixels import Codes, DisplayImage, encode_codes, pixels_digest, read_display
 from dicom_node.records import Decision, Header, Made, Measured, Outcome, Tried
-from dicom_node.results.secondary_capture import make_secondary_capture
+from dicom_node.results.objects import Harmonization, make_objects, with_words
 from dicom_node.routing import Exam
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
@@ -108,9 +109,11 @@ class Processor:
         if isinstance(decided, engine.Harmonized):
             codes = encode_codes(_numpy(decided.values), image.bits)
             decision = dataclasses.replace(decision, pixels_digest=pixels_digest(codes))
-            if "secondary_capture" in chosen.route.objects:
-                began = time.perf_counter()
-                made = (make_secondary_capture(path, codes, image.bits, decision, header, self._settings.site),)
+            began = time.perf_counter()
+            curve = None if decided.curve is None else decided.curve.cpu().numpy()
+            changed = Harmonization(source=path, header=header, image=image, codes=codes, curve=curve)
+            decision, made = make_objects(changed, decision, chosen.route.objects, self._settings.site)
+            if made:
                 seconds["encode"] = time.perf_counter() - began
         return dataclasses.replace(decision, seconds={k: round(v, 4) for k, v in seconds.items()}), made
 
@@ -136,7 +139,21 @@ class Processor:
         if not isinstance(decided, engine.Harmonized):
             return decision, None
         codes = encode_codes(_numpy(decided.values), image.bits)
-        return dataclasses.replace(decision, pixels_digest=pixels_digest(codes)), codes
+        decision = dataclasses.replace(decision, pixels_digest=pixels_digest(codes))
+        return with_words(codes, image.bits, decision, self._settings.site.visible_label)
+
+    def replay(self, image: DisplayImage, bank: str, bank_digest: str, method: str, version: int) -> Codes:
+        """The grey codes that a method makes of an image, for methods that are no curves.
+
+        Raises BadInput where bank, method or version are not those of here, Unreadable, EngineFault.
+        """
+        try:
+            values = self._engine.replay(engine_image(image), bank, bank_digest, method, version)
+        except (engine.InvalidBank, engine.InvalidReplay) as fault:
+            raise BadInput(str(fault)) from fault
+        except engine.DeviceFault as fault:
+            raise EngineFault(str(fault)) from fault
+        return encode_codes(_numpy(values), image.bits)
 
     def _run(self, image: DisplayImage, chosen: routing.Routed) -> tuple[engine.Decided, float]:
         start = time.perf_counter()
@@ -181,6 +198,8 @@ class Processor:
             settings_digest=_combined(self._settings.result_digest(), trace.settings_digest),
             weights_digest=trace.weights_digest,
             notes=image.notes,
+            software=software(),
+            device=device_class(trace.place),
         )
         match decided:
             case engine.Conforming():
@@ -189,6 +208,7 @@ class Processor:
                 return dataclasses.replace(
                     decision,
                     outcome=Outcome.HARMONIZED,
+                    display_digest=pixels_digest(encode_codes(image.values, image.bits)),
                     method=chosen.method,
                     distance_after=chosen.distance,
                     figures=_figures(chosen.figures),
@@ -216,6 +236,7 @@ def _tried(candidate: engine.Candidate) -> Tried:
         distance=candidate.distance,
         verified=candidate.verified,
         figures=_figures(candidate.figures),
+        version=candidate.version,
         parameters={name: _exact(value) for name, value in candidate.parameters.items()},
     )
 
@@ -232,6 +253,42 @@ def _figures(figures: tuple[engine.Figure, ...]) -> tuple[Measured, ...]:
 def _numpy(values: torch.Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     array: np.ndarray[tuple[int, int], np.dtype[np.float32]] = values[0].cpu().numpy()
     return array
+
+
+TOLERANCE = engine.REPLAY_TOLERANCE
+"""Root mean square difference in grey, of 1, up to which a replay elsewhere counts as the same change."""
+
+
+def is_curve(method: str) -> bool:
+    """Whether the parameters of this method alone say what it does."""
+    return engine.is_curve(method)
+
+
+def replay_curve(image: DisplayImage, method: str, version: int, parameters: Mapping[str, str]) -> Codes:
+    """The grey codes that a curve makes of an image, on any machine; parameters as they are reported.
+
+    Raises BadInput where the method is unknown here in this version or the parameters are not its own, Unreadable.
+    """
+    try:
+        numbers = {name: float(value) for name, value in parameters.items()}
+        values = engine.replay_curve(engine_image(image), method, version, numbers)
+    except ValueError as fault:
+        raise BadInput(f"a parameter of {method} in the report is no number") from fault
+    except engine.InvalidReplay as fault:
+        raise BadInput(str(fault)) from fault
+    return encode_codes(_numpy(values), image.bits)
+
+
+def software() -> str:
+    """What numbers are computed with. Where it and the device class are the same, so are all bits."""
+    return f"engine {engine.ENGINE_VERSION}, torch {torch.__version__}, numpy {np.__version__}"
+
+
+def device_class(place: str) -> str:
+    """The kind of device that `place`, an engine's word for where it computed, was on."""
+    if place.startswith("cuda"):
+        return f"cuda {torch.cuda.get_device_name()}"
+    return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def compute_facts(settings: Settings) -> str:

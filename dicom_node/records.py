@@ -107,6 +107,8 @@ class Tried:
     figures: tuple[Measured, ...] = ()
     parameters: dict[str, str] = field(default_factory=dict)
     """Every parameter of the change; floats as repr, so that they read back to the same bits."""
+    version: int = 0
+    """Of the method: its parameters mean something in this version; 0 where it was not noted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +138,19 @@ class Decision:
     weights_digest: str = ""
     source_digest: str = ""
     """SHA-256 of the original's data set as received."""
+    display_digest: str = ""
+    """SHA-256 of the grey codes that the change was applied to, "" where nothing was changed."""
     pixels_digest: str = ""
-    """SHA-256 of the stored pixel values sent (little endian), "" where none were."""
+    """SHA-256 of the harmonized grey codes (little endian) as the engine gave them, "" where it gave none."""
+    label: str = ""
+    """The words that were drawn into the pixels sent, "" where none were."""
+    sent_digest: str = ""
+    """SHA-256 of the grey codes in the images sent; another one than `pixels_digest` only where words were drawn."""
     notes: tuple[str, ...] = ()
     """How the pixels were read (window, LUT, inversion) and which attributes were repaired or left out."""
+    software: str = ""
+    device: str = ""
+    """With what it was computed: a method that is no curve gives the same bits again only there."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Cost by stage, for the operator; never part of a result, which must not depend on the machine's speed."""
 
@@ -163,6 +174,8 @@ class Reported:
     decision: Decision
     results: tuple[tuple[str, str], ...] = ()
     """(SOP Class UID, SOP Instance UID) of the objects made from it."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of a result's data set, by its SOP Instance UID, where it is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import fcntl
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dicom_node.errors import IllegalStep
@@ -53,8 +53,15 @@ def holding(spool_root: Path, *, wait: bool) -> Iterator[bool]:
 class Retention:
     """What may leave, and its leaving."""
 
-    def __init__(self, ledger: Ledger, spool: Spool, settings: Settings) -> None:
-        self._ledger, self._spool = ledger, spool
+    def __init__(
+        self,
+        ledger: Ledger,
+        spool: Spool,
+        settings: Settings,
+        before: Callable[[Sequence[Leaving]], None] = lambda _files: None,
+    ) -> None:
+        """`before` is called with what is about to leave."""
+        self._ledger, self._spool, self._before = ledger, spool, before
         self._rules, self._storage = settings.retention, settings.storage
 
     def turn(self, *, now: float, beat: Callable[[], None]) -> int:
@@ -135,6 +142,7 @@ class Retention:
             if not alone:
                 log.info("%d files may leave, after the backup that runs", len(files))
                 return 0
+            self._before(files)
             try:
                 self._ledger.upkeep.expire(files, why, now=now)
             except IllegalStep as changed:

@@ -22,6 +22,7 @@ from dicom_node.settings_peers import (
     Peer,
     QueryRetrieve,
     Source,
+    TlsClient,
     TlsServer,
 )
 from dicom_node.settings_types import AeTitle, Days, Name, Offset, Port, Seconds, Section, Uid
@@ -40,6 +41,14 @@ class Site(Section):
     """Timezone Offset From UTC for results whose original states none."""
     visible_label: Annotated[str, StringConstraints(max_length=64)] = ""
     """Words drawn into the pixels of changed images, like "HARMONIZED - NOT ORIGINAL"; empty: none."""
+
+    @field_validator("visible_label")
+    @classmethod
+    def _drawable(cls, words: str) -> str:
+        # Latin-1, and what word processors make of quotation marks, dashes and dots in a row.
+        if any(ord(letter) > 0xFF and letter not in "\u2013\u2014\u2018\u2019\u201c\u201d\u2026" for letter in words):
+            raise ValueError("only Latin letters can be drawn: write the words without others")
+        return words
 
 
 class Listen(Section):
@@ -65,6 +74,8 @@ class Listen(Section):
     """TLS on our port; null: none."""
     commitment: bool = True
     """Answer storage commitment requests: whether we keep what a peer has sent."""
+    commitment_elsewhere: bool = False
+    """Also commit to what has left our spool once a destination has committed itself to keep it."""
     max_associations_per_minute: Annotated[int, Field(ge=0, le=100000)] = 0
     """New connections of one address in a minute; further ones are closed at once. 0: no limit."""
     max_associations_per_host: Annotated[int, Field(ge=0, le=500)] = 0
@@ -85,6 +96,13 @@ class Listen(Section):
     """Receive storage associations by the node's own reader of the data stream; false: by pynetdicom's."""
     drain_s: Seconds = 30
     """How long running associations may finish after a request to stop, before they are aborted."""
+
+    @model_validator(mode="after")
+    def _sees_certificates(self) -> Listen:
+        named = [name for name, peer in self.peers.items() if peer.certificate_name]
+        if named and not (self.tls and self.tls.clients == "authenticated"):
+            raise ValueError(f"certificate_name of peers.{named[0]} needs tls with clients: authenticated")
+        return self
 
 
 class Storage(Section):
@@ -253,7 +271,8 @@ class Route(Section):
     """In order of the harm they could do: the first whose result is verified and close enough wins."""
     objects: tuple[ResultObject, ...] = ("secondary_capture", "structured_report")
     """What is made: images that were changed (as secondary capture, or of the original's own class), a presentation
-    state with the curve, the batch's report, and a selection of refused and parked images for quality control."""
+    state with the curve, the batch's report (whatever stands here), and a selection of refused and parked images for
+    quality control."""
     destinations: tuple[Name, ...] = ()
     """Names of destinations."""
     originals: Literal["forward", "keep"] = "forward"
@@ -326,6 +345,17 @@ class Settings(Section):
     def longest_wait_s(self) -> float:
         """No work waits longer than this to be tried again, whatever it is."""
         return max(self.work.retry.longest_s, self.deliver.retry.longest_s, self.deliver.longest_pause_s)
+
+    def tls_sections(self) -> dict[str, TlsServer | TlsClient]:
+        """Every use of TLS, by its path."""
+        connected = {name: one for name, one in self.destinations.items() if not isinstance(one, Folder)}
+        found: dict[str, TlsServer | TlsClient | None] = {"listen.tls": self.listen.tls}
+        found |= {f"listen.peers.{name}.tls": peer.tls for name, peer in self.listen.peers.items()}
+        found |= {f"sources.{name}.tls": source.tls for name, source in self.sources.items()}
+        found |= {f"destinations.{name}.tls": destination.tls for name, destination in connected.items()}
+        if self.audit.transport == "tls":
+            found["audit.tls"] = self.audit.tls
+        return {path: tls for path, tls in found.items() if tls}
 
     def result_digest(self) -> str:
         """SHA-256 over what may change a result's bytes: site and routes, not addresses, time-outs or folders."""

@@ -36,6 +36,11 @@ class TlsServer(Section):
             raise ValueError("trusted is needed to authenticate clients: name the file of their authorities")
         return self
 
+    def to_itself(self) -> TlsClient:
+        """TLS towards our own port: our own certificate is all there is to trust, and to show."""
+        own = self.certificate
+        return TlsClient(trusted=own, certificate=own, key=self.key, check_hostname=False, minimum=self.minimum)
+
 
 class TlsClient(Section):
     """TLS towards a peer, by the BCP 195 profile (PS3.15 B.12)."""
@@ -146,6 +151,10 @@ class DicomWeb(Section):
             raise ValueError("give username and password_file, or token_file, not both")
         if self.tls and self.url.scheme != "https":
             raise ValueError(f"tls needs an https url, not {self.url.scheme}")
+        if self.url.username or self.url.password:
+            raise ValueError("url must hold no credentials: give username and password_file, or token_file")
+        if self.url.query or self.url.fragment:
+            raise ValueError("url must end with its path: leave out what follows ? or #")
         return self
 
 
@@ -174,7 +183,7 @@ class Audit(Section):
     host: str = "127.0.0.1"
     """The repository's address."""
     port: Port = 6514
-    """Its port."""
+    """Its port; for UDP it is mostly 514."""
     tls: TlsClient = TlsClient()
     """TLS towards it, for `transport: tls`."""
     enterprise_site: str = ""

@@ -197,8 +197,11 @@ class Spool:
 
     @staticmethod
     def _in_hand(path: Path) -> bool:
-        """Whether it has a second name, in the folder of the receiver that fills it or will fill it."""
-        return path.stat().st_nlink > 1
+        """Whether it has a second name, in the folder of the receiver that fills it or will fill it.
+
+        A temporary name may be a second one, too, of a file that has its row: a crash left it there.
+        """
+        return not path.name.startswith(".") and path.stat().st_nlink > 1
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The state tables: every state an instance, a batch, a delivery and an object can be in, and every step between them.
+"""The state tables: every state that a thing of the ledger can be in, and every step between them.
 
 Pure: no clock, no database. The ledger refuses any step that has no row here.
 """
@@ -66,6 +66,20 @@ class Delivery(StrEnum):
     PARKED = "parked"
 
 
+class Promise(StrEnum):
+    """Where a peer's question is whether we keep its objects (storage commitment, PS3.4 annex J)."""
+
+    ASKED = "asked"
+    """Recorded; the objects have not been looked at for it."""
+    DECIDED = "decided"
+    """It is known of every object whether it is kept; the peer is still to be told."""
+    REPORTING = "reporting"
+    """A process tells the peer, under a lease."""
+    REPORTED = "reported"
+    """The peer has taken the answer."""
+    PARKED = "parked"
+
+
 class Object(StrEnum):
     """Where the file of one object is: an original that is sent on, or a result."""
 
@@ -75,7 +89,7 @@ class Object(StrEnum):
     """It has left the spool after its receipts."""
 
 
-State = Instance | Batch | Delivery | Object
+State = Instance | Batch | Delivery | Promise | Object
 
 # (from, step, to). One row a step; a new step is a new row and its test.
 TABLE: tuple[tuple[State, str, State], ...] = (
@@ -119,6 +133,15 @@ TABLE: tuple[tuple[State, str, State], ...] = (
     (Delivery.STORED, "send again", Delivery.PENDING),
     (Delivery.PARKED, "retry", Delivery.PENDING),
     (Delivery.PARKED, "deliver", Delivery.DELIVERED),
+    (Promise.ASKED, "decide", Promise.DECIDED),
+    (Promise.DECIDED, "claim", Promise.REPORTING),
+    (Promise.DECIDED, "ask again", Promise.ASKED),
+    (Promise.REPORTING, "release", Promise.DECIDED),
+    (Promise.REPORTING, "report", Promise.REPORTED),
+    (Promise.REPORTING, "park", Promise.PARKED),
+    (Promise.REPORTED, "ask again", Promise.ASKED),
+    (Promise.PARKED, "ask again", Promise.ASKED),
+    (Promise.PARKED, "retry", Promise.DECIDED),
     (Object.KEPT, "expire", Object.EXPIRED),
 )
 

@@ -56,6 +56,8 @@ POINTS: Mapping[str, str] = {
     "process.spooled": "the results are spooled, the ledger does not know them",
     "report.made": "a report exists in memory",
     "report.spooled": "it is spooled, the ledger does not know it",
+    "audit.spooled": "audit messages are on the disk, the ledger does not know how far they go",
+    "audit.sent": "the repository has audit messages that are still on the disk",
     "retention.expired": "rows say that files have left, the files are still there",
     "backup.ledger": "a copy of the ledger is in the backup's folder",
     "backup.copied": "everything is there, and the manifest still names the backup before",
@@ -70,16 +72,26 @@ POINTS: Mapping[str, str] = {
     "deliver.answered": "the destination has answered for one object, the ledger does not know it",
     "deliver.asked": "the transaction is recorded, the request for commitment was not sent",
     "deliver.reported": "a commitment report has arrived, the ledger does not know it",
+    "keeping.asked": "a peer's request for commitment is recorded, and Success was not sent",
+    "keeping.kept": "what a peer asked for is marked as promised, nothing is decided",
+    "keeping.told": "a peer has taken our commitment report, the ledger does not know it",
 }
 """The steps between the ledger's: what the disk or a peer knows already, and the ledger not yet, or the other way."""
 
-BORN: tuple[tuple[str, str], ...] = (("instance", "receive"), ("batch", "open"), ("delivery", "queue"))
+BORN: tuple[tuple[str, str], ...] = (
+    ("instance", "receive"),
+    ("batch", "open"),
+    ("delivery", "queue"),
+    ("promise", "ask"),
+)
 """What makes a row: these have no row in the state table."""
 TOUCHED: tuple[str, ...] = (
     "association.open",
     "association.end",
     "lease.renew",
     "delivery.outage",
+    "promise.keep",
+    "promise.free",
     "ledger.sweep",
     "ledger.make",
     "upkeep.note",

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dicom_node.audit_trail import Presence
 from dicom_node.child import HOPELESS, Child
-from dicom_node.errors import Stop
+from dicom_node.errors import SettingsInvalid, Stop
 from dicom_node.liveness import Liveness, beats, remove_dead, running
 from dicom_node.service_manager import ServiceManager
 from dicom_node.settings import Listen, Settings
@@ -49,7 +50,9 @@ def run(
     `options` go to every process. Raises AlreadyRunning, and Stop when a port is taken.
     """
     locks = settings.state_dir / "locks"
+    _look_at_certificates(settings)
     lately = _heard_lately(locks / "listen")
+    presence = Presence(settings, _heard_at(locks / "listen"))
     held = [Liveness(locks, name, alone=True) for name in (["serve"] if "work" in roles else []) + ["listen"]]
     try:
         # Of an earlier start that was killed: in a container the numbers of its processes are ours, too.
@@ -60,14 +63,34 @@ def run(
             log.info("%s holds %s:%d", settings.listen.ae_title, settings.listen.host, settings.listen.port)
             children = _children(settings, roles, options, listening)
             endpoint = _endpoint(settings, children)
+            presence.started()
             try:
-                return _Watch(held, children, listening, manager).until(stopping, settings)
+                return _Watch(held, children, listening, manager, presence).until(stopping, settings)
             finally:
                 if endpoint:
                     endpoint.close()
     finally:
         for lock in held:
             lock.close()
+
+
+def _look_at_certificates(settings: Settings) -> None:
+    """Say what is wrong with our certificates. Raises SettingsInvalid when those of our own port can't be used."""
+    if not settings.tls_sections():
+        return
+    # Imported here: the supervisor stays smaller without.
+    from dicom_node.tls import remarks_on
+
+    for path, section in settings.tls_sections().items():
+        try:
+            remarks = remarks_on(section, now=time.time())
+        except SettingsInvalid as fault:
+            if section is settings.listen.tls:
+                raise
+            # Whoever uses it says so each time, and tries again.
+            remarks = [str(fault)]
+        for remark in remarks:
+            log.warning("%s: %s", path, remark)
 
 
 def receivers(listen: Listen) -> int:
@@ -79,9 +102,15 @@ class _Watch:
     """The loop of the supervisor."""
 
     def __init__(
-        self, held: Sequence[Liveness], children: Sequence[Child], listening: socket.socket, manager: ServiceManager
+        self,
+        held: Sequence[Liveness],
+        children: Sequence[Child],
+        listening: socket.socket,
+        manager: ServiceManager,
+        presence: Presence,
     ) -> None:
         self._held, self._children, self._listening, self._manager = held, children, listening, manager
+        self._presence = presence
         self._ready = False
 
     def until(self, stopping: Stopping, settings: Settings) -> int:
@@ -99,6 +128,8 @@ class _Watch:
                 stopping.wait(LOOK_S)
             return 0
         finally:
+            # Before the processes end: one of them still tells the repository.
+            self._presence.stopped(f"asked by {stopping.why}" if stopping.why else "")
             self._drain(settings.listen.drain_s + DRAIN_MARGIN_S)
 
     def _hear(self, locks: Path) -> None:
@@ -175,9 +206,14 @@ def _children(
     return made
 
 
+def _heard_at(lock: Path) -> float:
+    """When an earlier supervisor's heart beat last, in seconds since the epoch; 0: never."""
+    return lock.stat().st_mtime if lock.exists() else 0.0
+
+
 def _heard_lately(lock: Path) -> bool:
     """Whether an earlier supervisor's heart beat until a moment ago."""
-    return lock.exists() and time.time() - lock.stat().st_mtime < LATELY_S
+    return time.time() - _heard_at(lock) < LATELY_S
 
 
 def _open_socket(listen: Listen, locks: Path, stopping: Stopping, *, lately: bool) -> socket.socket:

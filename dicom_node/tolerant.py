@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from pydicom import config
+from pydicom.charset import convert_encodings, python_encoding
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -63,6 +64,11 @@ LONGEST = {"SQ": MIB, "text": 256 << 10, "": 16 * MIB}
 state 64 KiB), of anything else. What is longer counts as absent: it may make a thousand times its size in objects."""
 BULK = {"OB", "OW", "OD", "OF", "OL", "OV", "UN", "UC", "UR", "UT"}
 """VRs that may be long: binary and free text."""
+TEXTS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
+"""VRs that Specific Character Set is about. Source: PS3.5 6.1.2.3."""
+PLAIN, UNICODE, LATIN = ("", "ISO_IR 6", "ISO 2022 IR 6"), "ISO_IR 192", "ISO_IR 100"
+UNREAD_ESCAPE = "\x1b$)A"
+"""Escape sequence of ISO 2022 IR 58, which the library reads the text by but leaves in it."""
 SKIPPED = 1024
 """Longer values are not read where only their ends matter."""
 UNDEFINED = 0xFFFFFFFF
@@ -98,6 +104,7 @@ def read(path: Path, *, whole: bool = False) -> tuple[FileDataset, bool]:
     dataset = _read(path, allowance, at_pixels, None if whole else LONGEST[""])
     if not whole:
         _leave_out_long(dataset)
+    _read_texts_as_written(dataset)
     return dataset, reached
 
 
@@ -114,9 +121,12 @@ def add_pixels(dataset: FileDataset, path: Path, *, most_bytes: int) -> None:
     found = _read(path, allowance, behind_pixels, None, PIXEL_TAGS)
     try:
         for tag in PIXEL_TAGS:
-            # Interpreted here, where it may fail: an unknown VR is found out only then. Empty counts as absent.
-            if tag in found and found[tag].value is not None:
-                dataset[tag] = found[tag]
+            if tag in found:
+                dataset[tag] = found.get_item(tag)
+                # Interpreted here, where it may fail: an unknown VR is found out only then, and one that is not
+                # stated follows from Bits Allocated. Empty counts as absent.
+                if dataset[tag].value is None:
+                    del dataset[tag]
     except READ_FAULTS as exc:
         raise Unreadable(f"its pixel data is damaged ({type(exc).__name__} while its element was read)") from exc
 
@@ -196,6 +206,36 @@ def _leave_out_long(dataset: FileDataset) -> None:
             del dataset[found.tag]
 
 
+def _read_texts_as_written(dataset: FileDataset) -> None:
+    """Set the character set that the texts are read in where the stated one can't be theirs.
+
+    Nothing stated, plain ASCII, or a name that nobody defined: UTF-8 where every text is valid in it, which other
+    scripts are not by chance, else Latin-1. UTF-8 stated and not valid: Latin-1, since a replacement character would
+    get into a patient's name. Any other statement holds. Source: PS3.3 C.12.1.1.2, PS3.5 6.1.2.
+    """
+    foreign = [value for found in dataset.values() if (value := _foreign_text(found))]
+    stated = values(dataset, "SpecificCharacterSet") or [""]
+    if not foreign or len(stated) > 1 or (stated[0] in python_encoding and stated[0] not in (*PLAIN, UNICODE)):
+        return
+    try:
+        for value in foreign:
+            value.decode()
+        charset = UNICODE
+    except UnicodeDecodeError:
+        charset = LATIN
+    implicit, little = dataset.original_encoding
+    dataset.set_original_encoding(implicit, little, convert_encodings(charset))
+
+
+def _foreign_text(found: DataElement | RawDataElement) -> bytes:
+    """The bytes of an element that is text beyond ASCII, b"" of any other."""
+    value = found.value if isinstance(found, RawDataElement) else None
+    if not value or value.isascii():
+        return b""
+    vr = found.VR or (dictionary_VR(found.tag) if dictionary_has_tag(found.tag) else "UN")
+    return value if vr in TEXTS else b""
+
+
 def _longest(found: RawDataElement) -> int:
     """The stricter of what its stated VR and its known one allow: the library may take it as either."""
     known = dictionary_VR(found.tag) if dictionary_has_tag(found.tag) else "UN"
@@ -241,7 +281,7 @@ def values(dataset: Dataset, keyword: str) -> list[str]:
         return []
     try:
         many = [found.value] if isinstance(found.value, str) or found.VM <= 1 else list(found.value)
-        return ["" if value is None else str(value).strip(" \0") for value in many]
+        return ["" if value is None else str(value).replace(UNREAD_ESCAPE, "").strip(" \0") for value in many]
     except READ_FAULTS:
         return []
 

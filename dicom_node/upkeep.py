@@ -6,9 +6,11 @@ Knows no socket and no engine. Its broad `except` is here: a fault of one kind o
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 
+from dicom_node.auditing import AuditThread, before_leaving
 from dicom_node.errors import EvenrayError, place_of
 from dicom_node.integrity import Sweep, recheck
 from dicom_node.ledger import Ledger
@@ -29,10 +31,15 @@ ORPHANS_S = 3600.0
 def run(settings: Settings, stopping: Stopping) -> None:
     """Keep house until asked to stop."""
     house = Upkeep(settings)
+    # A thread of its own: a repository that does not answer must not keep the house waiting.
+    auditing = threading.Thread(target=house.audit.run, args=(stopping,), name="audit")
+    auditing.start()
     try:
         while not stopping.asked:
             stopping.wait(0.0 if house.turn() else IDLE_S)
     finally:
+        stopping.ask()
+        auditing.join()
         house.close()
         log.info("stopped housekeeping")
 
@@ -44,7 +51,9 @@ class Upkeep:
         self._ledger = Ledger(settings.state_dir / "ledger.sqlite")
         self._spool = Spool(settings.state_dir / "spool")
         self._liveness = Liveness(settings.state_dir / "locks", "upkeep")
-        self._retention = Retention(self._ledger, self._spool, settings)
+        whose = before_leaving(settings, self._ledger, self._spool)
+        self._retention = Retention(self._ledger, self._spool, settings, whose)
+        self.audit = AuditThread(settings, self._ledger, self._spool)
         rules = settings.integrity
         self._sweep = Sweep(self._ledger, self._spool, every_days=rules.every_days, mib_per_s=rules.mib_per_s)
         self._due: dict[str, float] = {}

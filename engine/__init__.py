@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from engine.errors import DeviceFault, EngineError, InvalidBank, InvalidImage, InvalidSettings
+from engine.errors import DeviceFault, EngineError, InvalidBank, InvalidImage, InvalidReplay, InvalidSettings
 from engine.pipeline import Engine
+from engine.replay import REPLAY_TOLERANCE, is_curve, replay_curve
 from engine.settings import METHODS, EngineSettings
 from engine.style import (
     Bank,
@@ -34,6 +35,7 @@ __all__ = [
     "ENGINE_VERSION",
     "FIGURES",
     "METHODS",
+    "REPLAY_TOLERANCE",
     "Alignment",
     "Bank",
     "Candidate",
@@ -49,6 +51,7 @@ __all__ = [
     "Image",
     "InvalidBank",
     "InvalidImage",
+    "InvalidReplay",
     "InvalidSettings",
     "Reference",
     "Refused",
@@ -58,9 +61,11 @@ __all__ = [
     "default_banks",
     "describe_reference",
     "dump_bank",
+    "is_curve",
     "load_bank",
     "parse_bank",
     "pixel_digest",
+    "replay_curve",
     "with_reference",
     "without_reference",
 ]

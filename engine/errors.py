@@ -19,5 +19,9 @@ class InvalidSettings(EngineError):
     """A setting names something that does not exist or lies outside its range."""
 
 
+class InvalidReplay(EngineError):
+    """What a report states can't be applied here: an unknown method or version, or parameters that are not its own."""
+
+
 class DeviceFault(EngineError):
     """The device failed (out of memory, lost): the same work may succeed later or elsewhere."""

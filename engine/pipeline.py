@@ -13,7 +13,8 @@ from engine.align import agreement, estimate, measure_layout
 from engine.errors import InvalidBank
 from engine.field import FieldSource, find_field
 from engine.harmonize import HARMONIZERS, Source, Target
-from engine.harmonize.codes import apply_lut, count_codes, grey_codes, grey_values
+from engine.harmonize.codes import change, count_codes, grey_codes, grey_values, keep_padding
+from engine.replay import check_version
 from engine.runtime import Place, first_that_holds, in_strips, resolve_device, weights_digest
 from engine.settings import EngineSettings, check_methods
 from engine.style import Bank, Distribution, Reference, describe, distance, distribution, similar_references
@@ -88,6 +89,26 @@ class Engine:
         check_methods(chosen, "methods")
         return [self._held(image, self._banks[bank], chosen) for image in images]
 
+    def replay(self, image: Image, bank: str, bank_digest: str, method: str, version: int) -> torch.Tensor:
+        """The pixels that a method makes of an image, whatever their figures; for methods whose parameters alone don't
+        say it. For those that are curves `replay_curve` needs no bank.
+
+        Returns (1, H, W) float32 in [0, 1]. On the same software and device they are the same bits again.
+        Raises InvalidBank where there is no bank of this name and digest, InvalidReplay where the method is unknown
+        here in this version, DeviceFault.
+        """
+        ready = self._banks.get(bank)
+        if ready is None or ready.bank.digest != bank_digest:
+            there = "it has another content here" if ready else "it is not here"
+            raise InvalidBank(f"bank {bank!r} with digest {bank_digest[:12]} is needed, and {there}")
+        check_version(method, version)
+
+        def work(place: Place, setbacks: tuple[str, ...]) -> torch.Tensor:
+            scored = self._score(_on(image, place.home), ready, place, setbacks)
+            return self._try(method, scored, ready).values.to(image.values.device)
+
+        return first_that_holds(self._device, work)
+
     def _held(self, image: Image, ready: _Ready, methods: tuple[str, ...]) -> Decided:
         return first_that_holds(
             self._device, lambda place, setbacks: self._decide(image, ready, methods, place, setbacks)
@@ -159,22 +180,22 @@ class Engine:
         """Run one method, score its result in the same field as before, and verify it."""
         source = scored.source
         image, levels = source.image, source.image.levels
-        proposal = HARMONIZERS[method].harmonize(source, Target(ready.centre, scored.references))
+        harmonizer = HARMONIZERS[method]
+        proposal = harmonizer.harmonize(source, Target(ready.centre, scored.references))
         if proposal.lut is not None:
             curve = grey_values(proposal.lut, levels)
-            values = in_strips(scored.place, lambda codes: apply_lut(codes, curve), source.codes)
+            values = change(source.codes, proposal.lut, image.padding, scored.place)
             tone = tone_of_table(count_codes(source.codes, source.inside, levels, scored.place), proposal.lut)
         else:
             assert proposal.codes is not None
             curve = None
             values = in_strips(scored.place, lambda codes: grey_values(codes, levels), proposal.codes)
+            values = keep_padding(values, source.codes, image.padding, levels)
             tone = tone_of_pixels(source.codes, proposal.codes, source.inside, levels)
-        # Padding is no image: it keeps its code, or the file's Pixel Padding Value would no longer name it.
-        if bool(image.padding.any()):
-            values[image.padding] = grey_values(source.codes[image.padding], levels)
         descriptor, _ = describe(to_working(values, image.padding).grey, source.field.working)
         figures = check_tone(tone, levels, self._settings)
-        candidate = Candidate(method, distance(descriptor, ready.centre), figures, proposal.parameters)
+        after = distance(descriptor, ready.centre)
+        candidate = Candidate(method, harmonizer.version, after, figures, proposal.parameters)
         return _Tried(candidate, values, curve)
 
     def _trace(self, bank: Bank, scored: _Scored, tried: Sequence[_Tried], methods: tuple[str, ...]) -> Trace:

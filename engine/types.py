@@ -94,9 +94,13 @@ class Alignment:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One method that was tried: what it did, how far the style is afterwards, what the anatomy check measured."""
+    """One method that was tried: what it did, how far the style is afterwards, what the anatomy check measured.
+
+    version: the method's own; parameters of another version may mean another change.
+    """
 
     method: str
+    version: int
     distance: float
     figures: tuple[Figure, ...]
     parameters: Mapping[str, float | int | str | tuple[float, ...]] = field(default_factory=dict)

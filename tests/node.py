@@ -218,7 +218,8 @@ class Node:
 
     def one(self, query: str, *values: object) -> Any:
         """The first value of a query's first row."""
-        return next(iter(self.rows(query, *values)[0].values()))
+        rows = self.rows(query, *values)
+        return next(iter(rows[0].values())) if rows else None
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many rows are in each state that occurs."""

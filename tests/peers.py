@@ -5,6 +5,7 @@ Knows nothing of the node. Nothing here sleeps: what is waited for is a conditio
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -89,23 +90,20 @@ class Orthanc(Peer):
     """A running Orthanc; its REST interface says what it really holds."""
 
     url: str = ""
+    authorization: str = ""
 
     @property
     def dicom_port(self) -> int:
         return self.port
 
     def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"{self.url}{path}", timeout=30) as answer:
-            return bytes(answer.read())
+        return self._ask(path)
 
     def json(self, path: str) -> Any:
         return json.loads(self.get(path))
 
     def post(self, path: str, content: object) -> Any:
-        body = json.dumps(content).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data=body, method="POST")
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read() or b"null")
+        return json.loads(self._ask(path, "POST", json.dumps(content).encode()) or b"null")
 
     def instances(self) -> list[dict[str, Any]]:
         """Every instance with its main tags and Orthanc's own identifier under "ID"."""
@@ -124,9 +122,13 @@ class Orthanc(Peer):
 
     def delete_all(self) -> None:
         for found in self.json("/patients"):
-            request = urllib.request.Request(f"{self.url}/patients/{found}", method="DELETE")
-            with urllib.request.urlopen(request, timeout=30):
-                pass
+            self._ask(f"/patients/{found}", "DELETE")
+
+    def _ask(self, path: str, method: str = "GET", body: bytes | None = None) -> bytes:
+        shown = {"Authorization": self.authorization} if self.authorization else {}
+        request = urllib.request.Request(f"{self.url}{path}", data=body, method=method, headers=shown)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return bytes(answer.read())
 
     def ready(self) -> bool:
         try:
@@ -143,11 +145,15 @@ def orthanc(
     node: tuple[str, str, int] | None = None,
     aet: str = "ORTHANC",
     more: Mapping[str, object] | None = None,
+    user: tuple[str, str] | None = None,
 ) -> Iterator[Orthanc]:
-    """An Orthanc that knows `node` (AE title, host, port) as a modality; `more` is merged into its settings."""
+    """An Orthanc that knows `node` (AE title, host, port) as a modality; `more` is merged into its settings.
+
+    In the same folder again it holds what it held. `user`, a name and a password, is who may use its web services.
+    """
     require("Orthanc")
     state = tmp_path / f"orthanc-{aet}"
-    state.mkdir()
+    state.mkdir(exist_ok=True)
     dicom, http = free_port(), free_port()
     settings: dict[str, object] = {
         "Name": aet,
@@ -157,7 +163,8 @@ def orthanc(
         "DicomPort": dicom,
         "HttpPort": http,
         "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
+        "AuthenticationEnabled": bool(user),
+        "RegisteredUsers": dict([user]) if user else {},
         "DicomCheckCalledAet": False,
         "DicomAlwaysAllowEcho": True,
         "DicomAlwaysAllowStore": True,
@@ -176,7 +183,8 @@ def orthanc(
     config = state / "orthanc.json"
     config.write_text(json.dumps(settings))
     with _started(["Orthanc", str(config)], state / "log") as process:
-        peer = Orthanc(process, aet, dicom, state / "storage", state / "log", f"http://{LOOPBACK}:{http}")
+        shown = f"Basic {base64.b64encode(':'.join(user).encode()).decode()}" if user else ""
+        peer = Orthanc(process, aet, dicom, state / "storage", state / "log", f"http://{LOOPBACK}:{http}", shown)
         wait_until(lambda: peer.ready() or _ended(peer), START_S, f"Orthanc is ready ({peer.log})")
         try:
             yield peer

@@ -17,18 +17,21 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
-from dicom_node import VERSION
+from dicom_node import VERSION, tls
+from dicom_node.audit_trail.attention import attention, look
 from dicom_node.commands import doctor_decoders
 from dicom_node.commands.screen import cell, console, table
 from dicom_node.commands.serve import load
 from dicom_node.destinations import echo
-from dicom_node.errors import EvenrayError, PeerRefused
+from dicom_node.destinations.dicomweb import verify
+from dicom_node.errors import EvenrayError, PeerRefused, PeerUnreachable
 from dicom_node.exits import Exit
 from dicom_node.ledger import faults_in
 from dicom_node.liveness import running
 from dicom_node.process import compute_facts
 from dicom_node.references import Banks, exam_text
-from dicom_node.settings import Dimse, Folder, Settings
+from dicom_node.settings import DicomWeb, Dimse, Folder, Settings
+from dicom_node.settings_peers import TlsClient, TlsServer
 from dicom_node.spool import Spool
 
 
@@ -55,6 +58,7 @@ class Check:
 
 PEER_PATIENCE_S = 5.0
 """A peer on the same network answers a C-ECHO in milliseconds; nobody wants to wait for one that does not."""
+LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 OLDEST_PYTHON = (3, 11)
 FIRST_YEAR, LAST_YEAR = 2025, 2100
 SLACK_S = 60.0
@@ -91,11 +95,20 @@ def _all(settings: Settings) -> Iterator[Check]:
     yield from _guarded("state directory", partial(_state_dir, settings))
     yield from _guarded("ledger", partial(_ledger, settings))
     yield from _guarded("listen", partial(_listen, settings))
+    for path, section in settings.tls_sections().items():
+        yield from _guarded(path, partial(_certificate, path, section))
     for name, destination in settings.destinations.items():
         if isinstance(destination, Folder):
             yield from _guarded(f"destination {name}", partial(_folder, name, destination))
         elif isinstance(destination, Dimse):
             yield from _guarded(f"destination {name}", partial(_peer, name, destination, settings))
+        else:
+            yield from _guarded(f"destination {name}", partial(_web, f"destination {name}", destination))
+    for name, source in settings.sources.items():
+        if isinstance(source, DicomWeb):
+            yield from _guarded(f"source {name}", partial(_web, f"source {name}", source))
+    if settings.audit.transport != "none":
+        yield from _guarded("audit repository", partial(_audit, settings))
     yield from _clock(settings)
 
 
@@ -207,12 +220,34 @@ def _listen(settings: Settings) -> Iterator[Check]:
         return
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
     own = Dimse(kind="dimse", ae_title=listen.ae_title, host=host, port=listen.port, connect_timeout_s=PEER_PATIENCE_S)
+    if listen.tls:
+        ours = listen.tls
+        # Its own certificate is all that we have to show, and all that we know it by.
+        shown = TlsClient(trusted=ours.certificate, certificate=ours.certificate, key=ours.key, check_hostname=False)
+        own = own.model_copy(update={"tls": shown})
     try:
         echo(own, calling_ae=listen.allowed_calling[0] if listen.allowed_calling else listen.ae_title)
     except PeerRefused as fault:
-        yield Check("listen", State.WARN, f"the node runs, but refuses us: {fault}", "restart it with this --config")
+        remedy = "nothing, where listen.peers leaves this machine out" if listen.known_only else "restart the node"
+        yield Check("listen", State.WARN, f"the node runs, but refuses us: {fault}", f"{remedy}; or check --config")
+    except PeerUnreachable as fault:
+        if not listen.tls:
+            raise
+        found, remedy = _split(str(fault))
+        yield Check("listen", State.WARN, f"the node runs, but this check gets no association: {found}", remedy)
     else:
         yield Check("listen", State.OK, f"the node runs and answers as {listen.ae_title} on {where}")
+
+
+def _certificate(path: str, section: TlsServer | TlsClient) -> Iterator[Check]:
+    """Our certificate can be used, now and for a while."""
+    remarks = tls.remarks_on(section, now=time.time())
+    left = tls.days_left(section, now=time.time())
+    for remark in remarks:
+        yield Check(path, State.FAIL if isinstance(left, str) else State.WARN, *_split(remark))
+    if not remarks:
+        valid = "" if left is None else f", our certificate for another {left:.0f} days"
+        yield Check(path, State.OK, f"the files can be used{valid}")
 
 
 def _not_free(host: str, port: int) -> str:
@@ -245,6 +280,24 @@ def _peer(name: str, destination: Dimse, settings: Settings) -> Iterator[Check]:
     else:
         took_ms = 1000 * (time.perf_counter() - begun)
         yield Check(f"destination {name}", State.OK, f"{where} answered C-ECHO in {took_ms:.0f} ms")
+
+
+def _web(what: str, server: DicomWeb) -> Iterator[Check]:
+    quick = server.model_copy(update={"timeout_s": min(server.timeout_s, PEER_PATIENCE_S)})
+    begun = time.perf_counter()
+    answer = verify(quick)
+    took_ms = 1000 * (time.perf_counter() - begun)
+    yield Check(what, State.OK, f"{answer} in {took_ms:.0f} ms")
+    secret = bool(server.username or server.token_file)
+    if secret and server.url.scheme == "http" and server.url.host not in LOOPBACK:
+        remedy = "give an https url: everybody on the way can read them"
+        yield Check(what, State.WARN, "credentials travel without encryption", remedy)
+
+
+def _audit(settings: Settings) -> Iterator[Check]:
+    yield Check("audit repository", State.OK, look(settings.audit))
+    for row in attention(settings.state_dir, settings.audit, now=time.time()):
+        yield Check("audit messages", State.WARN, row["note"], "see that the repository takes messages")
 
 
 def _folder(name: str, destination: Folder) -> Iterator[Check]:

@@ -18,16 +18,17 @@ from dicom_node.commands.serve import load
 from dicom_node.durable import write_durably
 from dicom_node.errors import BadInput, DiskFull, EvenrayError, ResultInvalid, Stop, Unreadable
 from dicom_node.exits import Exit
-from dicom_node.header import dataset_digest, read_header
+from dicom_node.header import content_digest, dataset_digest, read_header
 from dicom_node.pictures import encode_png, is_png, read_png
 from dicom_node.process import Processor
 from dicom_node.records import Decision, Outcome, Reported
+from dicom_node.report import select
 from dicom_node.results.structured_report import make_report
 from dicom_node.settings import Method, Route, Settings
 
 REPORT = "report.json"
-BOTH = ("secondary_capture", "structured_report")
-"""Made whatever the route delivers: who calls this wants to see them."""
+ALWAYS = ("secondary_capture", "structured_report")
+"""Made whatever else the route delivers: who calls this wants to see them."""
 STYLES = {Outcome.HARMONIZED: "green", Outcome.REFUSED: "yellow", Outcome.UNREADABLE: "bold red"}
 
 
@@ -41,6 +42,8 @@ class Line:
     remark: str = ""
     written: str = ""
     """The image made from it, relative to OUT."""
+    also: tuple[str, ...] = ()
+    """What else was made from it."""
     reported: Reported | None = None
 
     @property
@@ -68,10 +71,11 @@ def harmonize(source: Path, target: Path, config: Path | None, bank: str | None,
         for line in lines:
             typer.echo(f"not used: {line.file}: {line.fault}", err=True)
         raise BadInput(f"{source}: nothing to do: none of {len(lines)} file(s) is a usable DICOM or PNG image")
-    reports, faults = work.report(lines)
+    reports, selections, faults = work.report(lines)
     _make(target)
     write_durably(target / REPORT, _as_json(lines))
-    _print(lines, faults, reports, target)
+    others = selections + len({name for line in lines for name in line.also})
+    _print(lines, faults, reports, others, target)
     return Exit.FAILED if faults or any(line.failed for line in lines) else Exit.DONE
 
 
@@ -103,12 +107,16 @@ def _overridden(settings: Settings, bank: str | None, methods: tuple[str, ...]) 
             near = difflib.get_close_matches(method, known, n=1)
             remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             raise BadInput(f"--method: no method is called {method!r}: {remedy}")
-    changes: dict[str, object] = {"objects": BOTH}
+    changes: dict[str, object] = {}
     if bank:
         changes["bank"] = bank
     if methods:
         changes["methods"] = tuple(dict.fromkeys(methods))
-    return settings.model_copy(update={"routes": tuple(r.model_copy(update=changes) for r in settings.routes)})
+    routes = (
+        route.model_copy(update={**changes, "objects": tuple(dict.fromkeys((*ALWAYS, *route.objects)))})
+        for route in settings.routes
+    )
+    return settings.model_copy(update={"routes": tuple(routes)})
 
 
 class _Work:
@@ -148,24 +156,31 @@ class _Work:
         except OSError as fault:
             return Line(name, fault=f"can't be read ({fault.strerror}): check its owner")
 
-    def report(self, lines: Sequence[Line]) -> tuple[int, list[str]]:
-        """Write one SR a study; how many were written, and why one was not."""
+    def report(self, lines: Sequence[Line]) -> tuple[int, int, list[str]]:
+        """Write one SR a study, and the selection of originals that need a look where a route asks for one.
+
+        Returns how many of either were written, and why one was not.
+        """
         studies: dict[str, list[Reported]] = {}
         for line in lines:
             if line.reported:
                 studies.setdefault(line.reported.header.study_key, []).append(line.reported)
-        faults = []
+        faults, selections = [], 0
         for reported in studies.values():
             study = reported[0].header.study_instance_uid
             try:
-                made = make_report(reported, self._settings.site)
+                told, selection = select(reported, self._settings)
+                made = make_report(told, self._settings.site)
             except ResultInvalid as fault:
                 why = str(fault)
             else:
                 why = self._write(f"{study}/{made.sop_instance_uid}.dcm", made.content)
+                if selection and not why:
+                    why = self._write(f"{study}/{selection.made.sop_instance_uid}.dcm", selection.made.content)
+                    selections += not why
             if why:
                 faults.append(f"report of study {study}: {why}")
-        return len(studies) - len(faults), faults
+        return len(studies) - len(faults), selections, faults
 
     def _object(self, file: Path, name: str) -> Line:
         header, digest = read_header(file), dataset_digest(file)
@@ -177,7 +192,9 @@ class _Work:
             return replace(before, file=name, remark=f"the same object as {before.file}", reported=None)
         decision, made = self._processor.decide(file, header, calling_ae="", source_digest=digest)
         results = tuple((one.sop_class_uid, one.sop_instance_uid) for one in made)
-        line = Line(name, decision, reported=Reported(source=file, header=header, decision=decision, results=results))
+        digests = {one.sop_instance_uid: content_digest(one.content) for one in made}
+        told = Reported(source=file, header=header, decision=decision, results=results, digests=digests)
+        line = Line(name, decision, reported=told)
         for one in made:
             line = self._kept(line, f"{header.study_instance_uid}/{one.sop_instance_uid}.dcm", one.content)
         self._seen[header.study_key, header.sop_instance_uid] = line
@@ -196,7 +213,9 @@ class _Work:
     def _kept(self, line: Line, name: str, content: bytes) -> Line:
         """The line once its image is written, or with why it could not be."""
         why = self._write(name, content)
-        return replace(line, fault=why) if why else replace(line, written=name)
+        if why:
+            return replace(line, fault=why)
+        return replace(line, also=(*line.also, name)) if line.written else replace(line, written=name)
 
     def _write(self, name: str, content: bytes) -> str:
         """Write durably under OUT; the same bytes again change nothing. Where others are there: that, and a remedy."""
@@ -223,11 +242,12 @@ def _as_json(lines: Sequence[Line]) -> bytes:
         decision = None if line.decision is None else asdict(line.decision)
         if decision:
             del decision["seconds"]
-        out.append({"file": line.file, "written": line.written, "fault": line.fault, "decision": decision})
+        facts = {"file": line.file, "written": line.written, "also": line.also, "fault": line.fault}
+        out.append({**facts, "decision": decision})
     return (json.dumps(out, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _print(lines: Sequence[Line], faults: Sequence[str], reports: int, target: Path) -> None:
+def _print(lines: Sequence[Line], faults: Sequence[str], reports: int, others: int, target: Path) -> None:
     shown = table("", "file", "exam", "distance", "method", "outcome", "reason")
     for line in lines:
         decision = line.decision
@@ -241,7 +261,8 @@ def _print(lines: Sequence[Line], faults: Sequence[str], reports: int, target: P
         shown.add_row(*map(cell, facts), outcome, cell(reason))
     console().print(shown)
     images = len({line.written for line in lines if line.written})
-    typer.echo(f"{target}: {images} harmonized image(s), {reports} DICOM report(s), {REPORT}")
+    more = f"{others} other object(s), " if others else ""
+    typer.echo(f"{target}: {images} harmonized image(s), {more}{reports} DICOM report(s), {REPORT}")
     if any(line.decision and line.decision.outcome is not Outcome.HARMONIZED for line in lines):
         typer.echo("No image is written where nothing was harmonized: the original is the image to use.")
     for fault in faults:

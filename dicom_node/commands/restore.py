@@ -85,6 +85,8 @@ def _whole(source: Path, manifest: dict[str, Any], state: Path, *, force: bool) 
             _checked(path, partial / name, digest)
         if faults := faults_in(partial / LEDGER):
             raise BadInput(f"{source}: its ledger is damaged ({faults[0]}): nothing was restored")
+        with closing(Ledger(partial / LEDGER)) as ledger:
+            ledger.promises.assume()
         fsync_folders(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -136,6 +138,7 @@ def _ledger(source: Path | None, settings: Settings) -> int:
         ledger.upkeep.set_mark(BORN, math.inf)
         reached("restore.born")
         taken = readmit(spool, ledger, called_ae=settings.listen.ae_title, now=time.time())
+        ledger.promises.assume()
     typer.echo(f"{taken} originals of the spool had no row in the ledger: they are taken in again as new arrivals")
     if lost:
         typer.echo(f"{lost} files that the ledger names are neither in the spool nor in the backup: evenray verify")

@@ -13,7 +13,7 @@ from dicom_node.errors import BadInput
 from dicom_node.exits import Exit
 from dicom_node.ledger import Ledger
 
-_NAMED = re.compile(r"(instance|batch|delivery):(\d{1,18})")
+_NAMED = re.compile(r"(instance|batch|delivery|promise):(\d{1,18})")
 
 
 def retry(what: list[str], config: Path | None, state_dir: Path | None, *, everything: bool) -> int:
@@ -36,7 +36,8 @@ def retry(what: list[str], config: Path | None, state_dir: Path | None, *, every
 def _parse(text: str) -> tuple[str, int]:
     found = _NAMED.fullmatch(text)
     if not found:
-        raise BadInput(f"retry: {text!r} is no name: write instance:N, batch:N or delivery:N as `evenray status` shows")
+        kinds = "instance:N, batch:N, delivery:N or promise:N"
+        raise BadInput(f"retry: {text!r} is no name: write {kinds} as `evenray status` shows")
     return found[1], int(found[2])
 
 
@@ -45,5 +46,6 @@ def _retry(ledger: Ledger, kind: str, ref: int) -> bool:
         "instance": ledger.instances.retry,
         "batch": ledger.batches.retry,
         "delivery": ledger.deliveries.retry,
+        "promise": ledger.promises.retry,
     }
     return steps[kind](ref, now=time.time())

@@ -15,17 +15,19 @@ from dicom_node.exits import Exit
 from dicom_node.records import Receipt
 from dicom_node.sending import Sent, send_files
 from dicom_node.settings import Dimse
+from dicom_node.settings_peers import TlsClient
+from dicom_node.tls import client_context
 
 PLAIN = "stored"
 """What a receipt says when there is nothing more to say."""
 
 
-def send(path: Path, to: str, calling: str) -> int:
+def send(path: Path, to: str, calling: str, tls: TlsClient | None = None) -> int:
     """Send, print what was sent, refused and left out; the exit code is 1 when the peer did not take a file.
 
     Raises BadInput on a bad address, where there is nothing to send, and where the peer can't be reached at all.
     """
-    destination = _destination(to, calling)
+    destination = _destination(to, calling).model_copy(update={"tls": tls})
     with progress(f"sending to {destination.ae_title}", None) as step:
         results = send_files([path], destination, calling_ae=calling, progress=lambda _sent: step())
     objects = [one for one in results if one.answer is not None]
@@ -35,6 +37,16 @@ def send(path: Path, to: str, calling: str) -> int:
         raise BadInput(f"nothing was sent: {objects[0].answer}: start the peer, or check host, port and AE title")
     _print(results, base=path if path.is_dir() else path.parent)
     return Exit.FAILED if any(isinstance(one.answer, EvenrayError) for one in objects) else Exit.DONE
+
+
+def over_tls(trusted: Path | None, certificate: Path | None, key: Path | None, *, check_hostname: bool) -> TlsClient:
+    """The TLS options of the command line. Raises BadInput or SettingsInvalid where they can't be used."""
+    try:
+        tls = TlsClient(trusted=trusted, certificate=certificate, key=key, check_hostname=check_hostname)
+    except ValidationError as fault:
+        raise BadInput("--tls-certificate and --tls-key belong together: give both, or neither") from fault
+    client_context(tls)
+    return tls
 
 
 def _destination(to: str, calling: str) -> Dimse:

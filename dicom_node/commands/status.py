@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dicom_node.audit_trail.attention import attention
 from dicom_node.commands import status_timing
 from dicom_node.commands.ledger_of import ledger_of
 from dicom_node.exits import Exit
@@ -36,7 +37,8 @@ def status(config: Path | None, state_dir: Path | None, *, as_json: bool, timing
                 name: {"since": since, "reason": reason}
                 for name, (since, reason) in sorted(ledger.deliveries.all_down().items())
             },
-            "attention": ledger.attention(),
+            "commitment_requests": ledger.promises.waiting(),
+            "attention": [*ledger.attention(), *attention(settings.state_dir, settings.audit, now=time.time())],
         }
     if as_json:
         print(json.dumps(facts, indent=1))
@@ -71,6 +73,10 @@ def _print(facts: dict[str, Any], console: Console) -> None:
     for name, down in facts["down"].items():
         since = datetime.fromtimestamp(down["since"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         console.print(f"{name} takes nothing since {since}: {down['reason']}", highlight=False, soft_wrap=True)
+    for name, asked in facts["commitment_requests"].items():
+        since = datetime.fromtimestamp(asked["since"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        words = f"{name} waits for the answer to {asked['requests']} commitment requests, the oldest of {since}"
+        console.print(words, highlight=False, soft_wrap=True)
     if facts["attention"]:
         console.print(_attention(facts["attention"]))
         console.print("Try again with `evenray retry WHAT…` or `evenray retry --all`.", highlight=False)

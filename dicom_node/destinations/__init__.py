@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dicom_node.destinations.parcel import Answer, Parcel, Sending
-from dicom_node.errors import SettingsInvalid
 from dicom_node.records import Receipt
 from dicom_node.settings import DicomWeb, Dimse, Folder
 
@@ -40,7 +39,9 @@ def open_destination(name: str, destination: Dimse | Folder | DicomWeb, *, calli
 
         return FolderDestination(name, destination)
     if isinstance(destination, DicomWeb):
-        raise SettingsInvalid(f"destinations.{name}.kind: dicomweb is not there yet")
+        from dicom_node.destinations.dicomweb import DicomWebDestination
+
+        return DicomWebDestination(name, destination)
     from dicom_node.destinations.dimse import DimseDestination
 
     return DimseDestination(name, destination, calling_ae=calling_ae)

@@ -21,10 +21,11 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiat
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
+from dicom_node import tls
 from dicom_node.destinations.repairs import repair
-from dicom_node.errors import Blame, EvenrayError, PeerBusy, PeerRefused, PeerUnreachable
+from dicom_node.errors import Blame, EvenrayError, PeerBusy, PeerRefused, PeerUnreachable, SettingsInvalid
 from dicom_node.marks import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
-from dicom_node.settings import Dimse
+from dicom_node.settings_peers import Address
 
 # Process-wide, so set here once, for every sender: a file is sent in pieces as it lies on the disk, never decoded
 # (its bytes arrive unchanged and memory stays flat), and no PDU is turned into text for a log.
@@ -69,7 +70,7 @@ class Link:
 
     def __init__(
         self,
-        destination: Dimse,
+        destination: Address,
         *,
         calling_ae: str,
         contexts: Sequence[PresentationContext],
@@ -181,6 +182,8 @@ class Link:
         except OSError as exc:
             fault = PeerUnreachable(f"{self.peer}: {exc.strerror or exc}: check host and network")
             raise fault.about(Blame.PEER) from exc
+        except SettingsInvalid as exc:
+            raise PeerUnreachable(f"{self.peer}: no TLS: {exc}").about(Blame.PEER) from exc
         if self._dropped.is_set() and association.is_established:
             association.abort()
         if not association.is_established:
@@ -210,6 +213,8 @@ class Link:
             unknown = {c.abstract_syntax for c in association.rejected_contexts if c.result == NO_SUCH_ABSTRACT_SYNTAX}
             what = "SOP classes" if unknown else "transfer syntaxes"
             return PeerRefused(f"{self.peer}: takes none of the proposed {what}: {_names(association)}")
+        if isinstance(self._socket, tls.TlsSocket) and self._socket.fault:
+            return PeerUnreachable(f"{self.peer}: {tls.why(self._socket.fault)}").about(Blame.PEER)
         silent = PeerUnreachable(f"{self.peer}: no association (no connection, no answer in time, or an abort)")
         return silent.about(Blame.PEER)
 
@@ -230,7 +235,7 @@ class Link:
 class _Entity(AE):
     """Our application entity towards one destination, with its time-outs and without Nagle's delay."""
 
-    def __init__(self, title: str, destination: Dimse, opened: Callable[[socket.socket], None]) -> None:
+    def __init__(self, title: str, destination: Address, opened: Callable[[socket.socket], None]) -> None:
         super().__init__(title)
         self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         self.implementation_version_name = IMPLEMENTATION_VERSION
@@ -238,6 +243,7 @@ class _Entity(AE):
         self.acse_timeout = destination.connect_timeout_s
         self.dimse_timeout = destination.dimse_timeout_s
         self.network_timeout = destination.dimse_timeout_s
+        self._destination = destination
         self._opened = opened
 
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
@@ -245,6 +251,10 @@ class _Entity(AE):
         if created.socket:
             # A command and its data set are separate writes: Nagle would hold the second for 40 ms.
             created.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._destination.tls:
+                # The library's connect shakes hands, too, within the same time limit.
+                with created.socket as plain:
+                    created.socket = tls.client_socket(plain, self._destination.tls, self._destination.host)
             self._opened(created.socket)
         return created
 

@@ -32,7 +32,7 @@ ALL_COMMITTED, SOME_FAILED = 1, 2
 SYNTAXES = [str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)]
 # Source: PS3.7 10.1.4.1.10, annex C: these pass; any other failure is about us or the request.
 PASSING = {0x0110: "processing failure", 0x0210: "duplicate invocation", 0x0213: "resource limitation"}
-UID = re.compile(r"[0-9.]{1,64}")
+UID_FORM = re.compile(r"[0-9.]{1,64}")
 AT_LEAST_S, LOOK_S = 0.5, 0.1
 """A peer that can report on this association only gets this long, whatever else is to be done."""
 
@@ -110,7 +110,7 @@ def read_report(event_type_id: int, dataset: Dataset) -> CommitReport:
     if event_type_id not in (ALL_COMMITTED, SOME_FAILED):
         raise ReportInvalid(EventStatus.NO_SUCH_EVENT_TYPE, f"event type {event_type_id} is no commitment report")
     transaction = str(dataset.get("TransactionUID") or "")
-    if not UID.fullmatch(transaction):
+    if not UID_FORM.fullmatch(transaction):
         raise ReportInvalid(EventStatus.INVALID_ARGUMENT, "the report names no transaction")
     committed = tuple(_instance(item) for item in dataset.get("ReferencedSOPSequence") or ())
     failed = tuple((_instance(item), _reason(item)) for item in dataset.get("FailedSOPSequence") or ())
@@ -208,7 +208,7 @@ def _refusal(peer: str, status: int | None) -> EvenrayError:
 
 def _instance(item: Dataset) -> str:
     uid = str(item.get("ReferencedSOPInstanceUID") or "")
-    if not UID.fullmatch(uid):
+    if not UID_FORM.fullmatch(uid):
         raise ReportInvalid(EventStatus.INVALID_ARGUMENT, "an item of the report names no instance")
     return uid
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicom_node.destinations.association import Link
+from dicom_node.destinations.outgoing import Item, inspect
 from dicom_node.destinations.parcel import Answer, Parcel, Sending, damage
 from dicom_node.destinations.transcode import transcode
 from dicom_node.errors import Blame, EvenrayError, PeerBusy, PeerRefused, PeerUnreachable, SpoolDamaged, Unreadable
@@ -31,14 +29,6 @@ MAX_CONTEXTS = 128
 """Presentation context IDs are the odd numbers from 1 to 255. Source: PS3.8 9.3.2.2."""
 FALLBACKS = [str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)]
 """What a file is sent in where its own transfer syntax is refused. Source: PS3.5 10.1 (the default), A.4."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A parcel whose file was found, with the transfer syntax that it is in."""
-
-    parcel: Parcel
-    syntax: str
 
 
 class DimseDestination:
@@ -58,15 +48,15 @@ class DimseDestination:
         """
         items = []
         for parcel in parcels:
-            found = _inspect(parcel)
-            if isinstance(found, _Item):
+            found = inspect(parcel)
+            if isinstance(found, Item):
                 items.append(found)
             else:
                 yield parcel, found
         for group in _groups(items):
             yield from self._send_group(group, beat)
 
-    def _send_group(self, items: list[_Item], beat: Callable[[], None]) -> Sending:
+    def _send_group(self, items: list[Item], beat: Callable[[], None]) -> Sending:
         waiting = deque(items)
         broken: EvenrayError | None = None
         while waiting:
@@ -104,25 +94,9 @@ def echo(destination: Dimse, *, calling_ae: str) -> Receipt:
         return Receipt(accepted=True, status=int(status), detail="verified")
 
 
-def _inspect(parcel: Parcel) -> _Item | SpoolDamaged:
-    """The file's transfer syntax, once it is sure that the file is there and is the object that is meant."""
-    uid = parcel.sop_instance_uid
-    try:
-        meta = read_file_meta_info(parcel.path)
-    except OSError as exc:
-        return SpoolDamaged(f"{uid}: its file can't be read ({exc.strerror}): {parcel.path}")
-    except (InvalidDicomError, ValueError, AttributeError, LookupError, NotImplementedError, EOFError):
-        return SpoolDamaged(f"{uid}: no DICOM file any more: {parcel.path}")
-    syntax = str(meta.get("TransferSyntaxUID", ""))
-    found = (str(meta.get("MediaStorageSOPClassUID", "")), str(meta.get("MediaStorageSOPInstanceUID", "")))
-    if not syntax or found != (parcel.sop_class_uid, uid):
-        return SpoolDamaged(f"{uid}: another object, or no complete File Meta Information, in {parcel.path}")
-    return _Item(parcel, syntax)
-
-
-def _groups(items: list[_Item]) -> Iterator[list[_Item]]:
+def _groups(items: list[Item]) -> Iterator[list[Item]]:
     """The items in runs that need no more presentation contexts than one association has."""
-    group: list[_Item] = []
+    group: list[Item] = []
     for item in items:
         if group and len(_contexts([*group, item])) > MAX_CONTEXTS:
             yield group
@@ -132,7 +106,7 @@ def _groups(items: list[_Item]) -> Iterator[list[_Item]]:
         yield group
 
 
-def _contexts(items: Sequence[_Item]) -> list[PresentationContext]:
+def _contexts(items: Sequence[Item]) -> list[PresentationContext]:
     """One context per class and transfer syntax in use, so that each is answered by itself, and one to fall back on."""
     wanted: dict[str, list[str]] = {}
     for item in items:
@@ -160,7 +134,7 @@ def _store(link: Link, parcel: Parcel, syntax: str, message_id: int) -> Answer:
     """Send one object in its own transfer syntax if the peer takes it, else in an uncompressed one."""
     accepted = link.accepted(parcel.sop_class_uid)
     if syntax in accepted:
-        return _request(link, parcel.path, message_id, "")
+        return store_file(link, parcel.path, message_id, "")
     target = next((s for s in FALLBACKS if s in accepted), None)
     if target is None:
         what = UID(syntax).name if accepted else UID(parcel.sop_class_uid).name
@@ -173,10 +147,11 @@ def _store(link: Link, parcel: Parcel, syntax: str, message_id: int) -> Answer:
             return PeerRefused(f"{link.peer}: does not take {UID(syntax).name}, and it can't be decompressed: {exc}")
         except OSError as exc:
             return PeerBusy(f"{parcel.sop_instance_uid}: no room to decompress it for {link.peer} ({exc.strerror})")
-        return _request(link, changed, message_id, f", sent as {UID(target).name} instead of {UID(syntax).name}")
+        return store_file(link, changed, message_id, f", sent as {UID(target).name} instead of {UID(syntax).name}")
 
 
-def _request(link: Link, path: Path, message_id: int, remark: str) -> Answer:
+def store_file(link: Link, path: Path, message_id: int, remark: str = "") -> Answer:
+    """One C-STORE of a file as it is, on a link that accepted its class and transfer syntax. Source: PS3.7 9.1.1."""
     # Message IDs are 16 bits and must differ only among requests under way. Source: PS3.7 9.1.1.1.1.
     message_id %= 0x10000
     try:

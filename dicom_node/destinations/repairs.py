@@ -1,7 +1,8 @@
-"""Two repairs of pynetdicom 3.0 for who sends: a pause of its reactor that holds, and a queue that has an end.
+"""Three repairs of pynetdicom 3.0 for who sends: a pause of its reactor that holds, a queue that has an end, and data
+that comes after the wish to release.
 
 Knows no destination. Without the first a response gets lost now and then on a busy machine (seen: 1 in 100), without
-the second a whole file waits in memory for a slow peer.
+the second a whole file waits in memory for a slow peer, without the third the thread of an association dies of it.
 """
 
 from __future__ import annotations
@@ -26,12 +27,29 @@ TRANSFER_STATES = ("Sta6", "Sta8")
 def repair(association: Association) -> None:
     """Make an established association that we send on safe; nothing may have been sent on it yet."""
     association._reactor_checkpoint = _Gate(association)
+    _drop_late_data(association.dul)
     if association.is_requestor:
         association.dul.to_provider_queue = _PacedQueue(association.dul)
         primitive = association.acceptor.primitive
         for item in primitive.user_information if primitive else ():
             if isinstance(item, MaximumLengthNotification):
                 item.maximum_length_received = min(item.maximum_length_received or PIECE, PIECE)
+
+
+def _drop_late_data(provider: DULServiceProvider) -> None:
+    """Let an answer to a report of the peer that comes after our wish to release fall, as the standard has no way to
+    send it any more. Source: PS3.8 table 9-10 (Evt9 in Sta7).
+    """
+    act = provider.state_machine.do_action
+
+    def do_action(event: str) -> None:
+        if event != "Evt9" or provider.state_machine.current_state in TRANSFER_STATES:
+            act(event)
+        else:
+            # An action takes what it is about from the queue.
+            provider.to_provider_queue.get(block=False)
+
+    provider.state_machine.do_action = do_action  # type: ignore[method-assign]
 
 
 class _Gate(threading.Event):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from dicom_node.ledger.deliveries import Deliveries, NewObject
 from dicom_node.ledger.figures import Figures, Timing
 from dicom_node.ledger.instances import Admission, Instances
 from dicom_node.ledger.migrations import STEPS
+from dicom_node.ledger.present import present
+from dicom_node.ledger.promises import PromiseRow, Promises, Reference, TooMany
 from dicom_node.ledger.rows import BatchRow, DeliveryRow, InstanceRow, ObjectRow
 from dicom_node.ledger.schema import OUTCOME, SCHEMA_VERSION
 from dicom_node.ledger.store import Store
 from dicom_node.ledger.sweeping import DAY_S, DEADLY, sweep
+from dicom_node.ledger.trail import Trail
 from dicom_node.ledger.upkeep import BORN, UNCLAIMED, Leaving, Spooled, Upkeep, copy_ledger, files_in
 from dicom_node.records import ResultKind
 from dicom_node.states import Batch, Delivery, Instance
@@ -37,8 +40,12 @@ __all__ = [
     "NewObject",
     "ObjectRow",
     "Opened",
+    "PromiseRow",
+    "Promises",
+    "Reference",
     "Spooled",
     "Timing",
+    "TooMany",
     "Upkeep",
     "copy_ledger",
     "faults_in",
@@ -47,7 +54,7 @@ __all__ = [
 
 
 def _object(row: sqlite3.Row) -> ObjectRow:
-    return ObjectRow(ResultKind(row["kind"]), row["sop_class_uid"], row["sop_instance_uid"], row["path"])
+    return ObjectRow(ResultKind(row["kind"]), row["sop_class_uid"], row["sop_instance_uid"], row["path"], row["digest"])
 
 
 class Ledger:
@@ -58,7 +65,9 @@ class Ledger:
         self.instances = Instances(self._store)
         self.batches = Batches(self._store)
         self.deliveries = Deliveries(self._store)
+        self.promises = Promises(self._store)
         self.upkeep = Upkeep(self._store)
+        self.trail = Trail(self._store)
         self.figures = Figures(self._store)
 
     def close(self) -> None:
@@ -68,9 +77,11 @@ class Ledger:
         """Prepare for many commits: the first thing that who commits for waiting senders does."""
         self._store.make_room()
 
-    def association_opened(self, ref: str, listener: str, calling_ae: str, called_ae: str, *, now: float) -> None:
+    def association_opened(
+        self, ref: str, listener: str, calling_ae: str, called_ae: str, address: str = "", *, now: float
+    ) -> None:
         with self._store.write("association.open") as db:
-            add_associations(db, [Opened(ref, listener, calling_ae, called_ae, now)])
+            add_associations(db, [Opened(ref, listener, calling_ae, called_ae, now, address)])
 
     def association_ended(self, ref: str, how: str, *, now: float) -> None:
         with self._store.write("association.end") as db:
@@ -88,7 +99,9 @@ class Ledger:
         listener are ended, and so are waits longer than `longest_s`, which a clock that was ahead has set. Returns how
         many rows were freed.
         """
-        freed = sweep(self._store, alive, self.deliveries.destinations, longest_s=longest_s, now=now)
+        freed = sweep(
+            self._store, alive, self.deliveries.destinations, self.promises.callers, longest_s=longest_s, now=now
+        )
         self._store.checkpoint()
         return freed
 
@@ -108,6 +121,10 @@ class Ledger:
         """Whether this node made an object of this UID."""
         query = "SELECT 1 FROM object WHERE sop_instance_uid = ? AND kind <> 'original' LIMIT 1"
         return bool(self._store.read(query, sop_instance_uid))
+
+    def present(self, sop_instance_uids: Collection[str]) -> set[str]:
+        """Those of the UIDs that arrived here or were made here, whatever became of them."""
+        return present(self._store, sop_instance_uids)
 
     def names(self, path: str) -> bool:
         """Whether a row refers to this spooled file."""
@@ -152,7 +169,9 @@ class Ledger:
             " WHERE state IN ('parked', 'conflict')"
             " UNION ALL SELECT 'batch', id, state, study_instance_uid, note, attempts FROM batch WHERE state = 'parked'"
             " UNION ALL SELECT 'delivery', d.id, d.state, o.sop_instance_uid, d.destination || ': ' || d.note,"
-            " d.attempts FROM delivery d JOIN object o ON o.id = d.object WHERE d.state = 'parked' ORDER BY 1, 2"
+            " d.attempts FROM delivery d JOIN object o ON o.id = d.object WHERE d.state = 'parked'"
+            " UNION ALL SELECT 'promise', id, state, transaction_uid, calling_ae || ': ' || note, attempts FROM promise"
+            " WHERE state = 'parked' ORDER BY 1, 2"
         )
         return [*(dict(row) for row in rows), *self.upkeep.attention()]
 

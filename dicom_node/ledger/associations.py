@@ -16,13 +16,15 @@ class Opened:
     calling_ae: str
     called_ae: str
     at: float
+    address: str = ""
+    """Where it came from."""
 
 
 def add_associations(db: sqlite3.Connection, opened: Sequence[Opened]) -> None:
     """Record associations inside a running transaction. A repeat adds nothing."""
     if opened:
         db.executemany(
-            "INSERT INTO association (id, listener, calling_ae, called_ae, opened_at) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO association (id, listener, calling_ae, called_ae, opened_at, address)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
             map(astuple, opened),
         )

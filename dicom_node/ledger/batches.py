@@ -9,6 +9,7 @@ from dicom_node.assembly import Snapshot
 from dicom_node.ledger.deliveries import NewObject, add_objects
 from dicom_node.ledger.rows import BatchRow
 from dicom_node.ledger.store import Store
+from dicom_node.records import ResultKind
 from dicom_node.settings import Assembly
 from dicom_node.states import Batch, Instance
 
@@ -91,14 +92,18 @@ class Batches:
             self._store.step(db, found["id"], Batch.CLOSED, "claim", now=now, detail=owner, columns=columns)
         return self.get(found["id"])
 
-    def report(self, row: BatchRow, named: Sequence[int], report: NewObject, *, now: float) -> None:
-        """Record the report and that it names these instances, in one transaction. Raises LostClaim."""
+    def report(
+        self, row: BatchRow, named: Sequence[int], report: NewObject, *, now: float, also: Sequence[NewObject] = ()
+    ) -> None:
+        """Record the report, that it names these instances, and what was made of the batch beside it, in one
+        transaction. Raises LostClaim.
+        """
         with self._store.write() as db:
             ended = {"owner": None, "lease_until": None, "note": ""}
             self._store.step(db, row.id, Batch.REPORTING, "report", now=now, fence=row.fence, columns=ended)
             for ref in named:
                 self._store.step(db, ref, Instance.DECIDED, "report", now=now, detail=f"batch {row.id}")
-            add_objects(self._store, db, [report], instance=None, batch=row.id, now=now)
+            add_objects(self._store, db, [report, *also], instance=None, batch=row.id, now=now)
 
     def release(self, row: BatchRow, reason: str, *, next_try: float, counted: bool = True, now: float) -> None:
         """Give a claim back to be tried again later; `counted` False when the fault was not the batch's."""
@@ -124,6 +129,16 @@ class Batches:
             fresh = {"attempts": 0, "deaths": 0, "next_try": 0, "note": ""}
             self._store.step(db, ref, Batch.PARKED, "retry", now=now, detail="asked by a person", columns=fresh)
         return True
+
+    def earlier_report(self, row: BatchRow) -> str:
+        """SOP Instance UID of the last report of an earlier batch of the same study, "" where there is none."""
+        found = self._store.read(
+            "SELECT o.sop_instance_uid FROM batch b JOIN object o ON o.batch = b.id WHERE b.study_key ="
+            " (SELECT study_key FROM batch WHERE id = ?) AND b.number < ? AND o.kind = ?"
+            " ORDER BY b.number DESC LIMIT 1",
+            *(row.id, row.number, ResultKind.STRUCTURED_REPORT.value),
+        )
+        return str(found[0]["sop_instance_uid"]) if found else ""
 
     def get(self, ref: int) -> BatchRow | None:
         found = self._store.read("SELECT * FROM batch WHERE id = ?", ref)

@@ -15,6 +15,8 @@ from dicom_node.states import Delivery
 
 DOWN = "down "
 """What the names of marks about destinations begin with."""
+COMMITTED = "storage commitment"
+"""Note of a delivery whose destination has committed itself to keep the object."""
 _JOINED = (
     "SELECT d.*, o.kind, o.sop_class_uid, o.sop_instance_uid, o.path, coalesce(o.digest, i.digest) AS digest"
     " FROM delivery d JOIN object o ON o.id = d.object"
@@ -202,7 +204,7 @@ class Deliveries:
             ).fetchall()
             for row in map(_row, found):
                 if row.sop_instance_uid in committed:
-                    detail = "storage commitment"
+                    detail = COMMITTED
                     self._store.step(db, row.id, row.state, "deliver", now=now, detail=detail, columns={"note": detail})
                 elif row.sop_instance_uid in failed and row.state is not Delivery.PARKED:
                     reason = f"not committed: {failed[row.sop_instance_uid]}"

@@ -64,6 +64,22 @@ CREATE TABLE mark (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 INSERT INTO mark VALUES ('born', coalesce(
   (SELECT at FROM history ORDER BY id LIMIT 1), (julianday('now') - 2440587.5) * 86400.0));
 """,
+    2: """
+ALTER TABLE association ADD COLUMN address TEXT NOT NULL DEFAULT '';
+ALTER TABLE instance ADD COLUMN promised INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE object ADD COLUMN promised INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE promise (
+  id INTEGER PRIMARY KEY, state TEXT NOT NULL, transaction_uid TEXT NOT NULL,
+  calling_ae TEXT NOT NULL, called_ae TEXT NOT NULL, address TEXT NOT NULL, asked_at REAL NOT NULL,
+  digest TEXT NOT NULL, named INTEGER NOT NULL, wanted TEXT NOT NULL, answer TEXT, note TEXT NOT NULL DEFAULT '',
+  attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
+  owner TEXT, lease_until REAL, fence INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX promise_by_state ON promise (state, calling_ae, next_try);
+CREATE INDEX promise_asked ON promise (state, asked_at) WHERE state = 'asked';
+CREATE INDEX promise_by_transaction ON promise (transaction_uid);
+CREATE INDEX promise_held ON promise (fence) WHERE owner IS NOT NULL;
+""",
 }
 """What leads from each released version to the next."""
 

@@ -105,3 +105,5 @@ class ObjectRow:
     sop_class_uid: str
     sop_instance_uid: str
     path: str
+    digest: str | None
+    """SHA-256 of the data set as it was recorded; None: not known."""

@@ -6,7 +6,7 @@ are. What changes here is a new version, with a step in `migrations`.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 HOLDS = (
     "digest IS NOT NULL"
@@ -17,11 +17,12 @@ compared with."""
 OUTCOME = "json_extract(decision, '$.outcome')"
 """The outcome of a decided instance."""
 
+# `promised`: a peer was told that we keep it, and may have deleted its own copy.
 # `undecided` counts the instances that a batch still waits for; a trigger keeps it, so no step can forget it.
 SCHEMA = f"""
 CREATE TABLE association (
   id TEXT PRIMARY KEY, listener TEXT NOT NULL, calling_ae TEXT NOT NULL, called_ae TEXT NOT NULL,
-  opened_at REAL NOT NULL, ended_at REAL, how TEXT
+  opened_at REAL NOT NULL, ended_at REAL, how TEXT, address TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX association_open ON association (listener) WHERE ended_at IS NULL;
 CREATE INDEX association_ended ON association (ended_at) WHERE ended_at IS NOT NULL;
@@ -45,7 +46,7 @@ CREATE TABLE instance (
   digest TEXT, header TEXT, batch INTEGER REFERENCES batch, decision TEXT, note TEXT NOT NULL DEFAULT '',
   let_in INTEGER NOT NULL DEFAULT 0,
   attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
-  owner TEXT, lease_until REAL, fence INTEGER NOT NULL DEFAULT 0
+  owner TEXT, lease_until REAL, fence INTEGER NOT NULL DEFAULT 0, promised INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX instance_by_state ON instance (state, next_try);
 CREATE INDEX instance_unread ON instance (received_at) WHERE state IN ('received', 'reading');
@@ -63,7 +64,7 @@ CREATE TRIGGER instance_is_awaited AFTER UPDATE OF state, batch ON instance
 CREATE TABLE object (
   id INTEGER PRIMARY KEY, kind TEXT NOT NULL, sop_class_uid TEXT NOT NULL, sop_instance_uid TEXT NOT NULL,
   path TEXT NOT NULL UNIQUE, instance INTEGER REFERENCES instance, batch INTEGER REFERENCES batch,
-  made_at REAL NOT NULL, state TEXT NOT NULL DEFAULT 'kept', digest TEXT
+  made_at REAL NOT NULL, state TEXT NOT NULL DEFAULT 'kept', digest TEXT, promised INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX object_by_instance ON object (instance);
 CREATE INDEX object_by_uid ON object (sop_instance_uid);
@@ -84,6 +85,17 @@ CREATE INDEX object_by_batch ON object (batch) WHERE batch IS NOT NULL;
 CREATE INDEX delivery_by_object ON delivery (object);
 CREATE INDEX batch_settled ON batch (settled_at) WHERE settled_at IS NOT NULL AND cleared = 0;
 CREATE INDEX batch_unsettled ON batch (id) WHERE state = 'reported' AND settled_at IS NULL;
+CREATE TABLE promise (
+  id INTEGER PRIMARY KEY, state TEXT NOT NULL, transaction_uid TEXT NOT NULL,
+  calling_ae TEXT NOT NULL, called_ae TEXT NOT NULL, address TEXT NOT NULL, asked_at REAL NOT NULL,
+  digest TEXT NOT NULL, named INTEGER NOT NULL, wanted TEXT NOT NULL, answer TEXT, note TEXT NOT NULL DEFAULT '',
+  attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
+  owner TEXT, lease_until REAL, fence INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX promise_by_state ON promise (state, calling_ae, next_try);
+CREATE INDEX promise_asked ON promise (state, asked_at) WHERE state = 'asked';
+CREATE INDEX promise_by_transaction ON promise (transaction_uid);
+CREATE INDEX promise_held ON promise (fence) WHERE owner IS NOT NULL;
 CREATE TABLE damage (
   path TEXT PRIMARY KEY, what TEXT NOT NULL, ref INTEGER NOT NULL, sop_instance_uid TEXT NOT NULL,
   reason TEXT NOT NULL, found_at REAL NOT NULL

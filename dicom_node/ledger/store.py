@@ -20,7 +20,7 @@ from dicom_node.errors import DiskFull, IllegalStep, LedgerUnavailable, LostClai
 from dicom_node.ledger.migrations import migrate, statements
 from dicom_node.ledger.schema import SCHEMA, SCHEMA_VERSION
 from dicom_node.ledger.turns import Turns
-from dicom_node.states import Batch, Delivery, Instance, Object, State, after
+from dicom_node.states import Batch, Delivery, Instance, Object, Promise, State, after
 from dicom_node.steps import of_row, reached
 
 BUSY_S = 20.0
@@ -52,7 +52,13 @@ _FOR_A_WHILE = {
     sqlite3.SQLITE_PROTOCOL,
 }
 """What a process that could not start because of it is started again for."""
-_TABLES: Mapping[type, str] = {Instance: "instance", Batch: "batch", Delivery: "delivery", Object: "object"}
+_TABLES: Mapping[type, str] = {
+    Instance: "instance",
+    Batch: "batch",
+    Delivery: "delivery",
+    Promise: "promise",
+    Object: "object",
+}
 
 
 class Store:

@@ -12,11 +12,11 @@ from functools import cache
 from typing import Any
 
 from dicom_node.ledger.store import Store
-from dicom_node.states import Batch, Delivery, Instance, State
+from dicom_node.states import Batch, Delivery, Instance, Promise, State
 
 log = logging.getLogger(__name__)
 
-DEADLY: Mapping[type[State], int] = {Instance: 2, Batch: 5, Delivery: 5}
+DEADLY: Mapping[type[State], int] = {Instance: 2, Batch: 5, Delivery: 5, Promise: 5}
 """So many processes that died over one thing are no accident any more. An image gets one more chance only: a report or
 a sending is more often hit by what ended its process for another reason."""
 DAY_S = 86400.0
@@ -26,18 +26,24 @@ SPARE_S = 60.0
 AT_ONCE = 5000
 """Waits of one kind that one sweep ends, so that it is over soon."""
 
-_HELD: tuple[State, ...] = (Instance.READING, Instance.CLAIMED, Batch.REPORTING, Delivery.SENDING)
+_HELD: tuple[State, ...] = (Instance.READING, Instance.CLAIMED, Batch.REPORTING, Delivery.SENDING, Promise.REPORTING)
 
 
 def sweep(
-    store: Store, alive: Callable[[str], bool], destinations: Callable[[], list[str]], *, longest_s: float, now: float
+    store: Store,
+    alive: Callable[[str], bool],
+    destinations: Callable[[], list[str]],
+    callers: Callable[[], list[str]],
+    *,
+    longest_s: float,
+    now: float,
 ) -> int:
     """See `Ledger.sweep`."""
     # A process is either alive or not for the whole sweep: asking costs a look at its lock.
     alive = cache(alive)
     with store.write("ledger.sweep") as db:
         freed = sum(_free(store, db, state, alive, now) for state in _HELD) + _end_associations(db, alive, now)
-        ended = _end_waits(db, destinations(), longest_s, now)
+        ended = _end_waits(db, destinations(), callers(), longest_s, now)
     if ended:
         log.warning("%d waits ended that a clock had set that was ahead", ended)
     return freed
@@ -74,7 +80,9 @@ def _end_associations(db: sqlite3.Connection, alive: Callable[[str], bool], now:
     return ended
 
 
-def _end_waits(db: sqlite3.Connection, destinations: list[str], longest_s: float, now: float) -> int:
+def _end_waits(
+    db: sqlite3.Connection, destinations: list[str], callers: list[str], longest_s: float, now: float
+) -> int:
     """What is to be tried again further ahead than any setting asks for is due now."""
     longest_s += SPARE_S
     beyond: list[tuple[str, str, tuple[object, ...]]] = [
@@ -90,6 +98,8 @@ def _end_waits(db: sqlite3.Connection, destinations: list[str], longest_s: float
             (Delivery.AWAITING, max(longest_s, DAY_S + SPARE_S)),
         ):
             beyond.append(("delivery", "state = ? AND destination = ?", (state.value, name, now + most_s)))
+    for name in callers:
+        beyond.append(("promise", "state = ? AND calling_ae = ?", (Promise.DECIDED.value, name, now + longest_s)))
     ended = 0
     for table, where, values in beyond:
         those = f"SELECT id FROM {table} WHERE {where} AND next_try > ? LIMIT ?"

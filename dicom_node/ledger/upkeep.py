@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dicom_node.errors import IllegalStep
 from dicom_node.ledger.store import Store
 from dicom_node.states import Delivery, Instance, Object
 
@@ -50,6 +51,8 @@ class Leaving:
     id: int
     state: Instance | Object
     path: str
+    promised: bool = False
+    """As it was when it was looked for: a promise that is made meanwhile holds it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +116,19 @@ class Upkeep:
         return [(row["settled_at"], row["id"]) for row in found]
 
     def leaving(self, batch: int, *, originals: bool, results: bool, only_copies: bool) -> list[Leaving]:
-        """What of a settled batch may leave; `only_copies`: also what was never sent anywhere."""
+        """What of a settled batch may leave; `only_copies`: also what was never sent anywhere.
+
+        But not what a peer was promised: it may have deleted its own copy.
+        """
         sent = "EXISTS (SELECT 1 FROM delivery d WHERE d.object = o.id AND d.state = 'delivered')"
-        made = "SELECT 'object' AS what, o.id, o.state, o.path FROM {} WHERE o.kind <> 'original' AND o.state = 'kept'"
-        rest = f"AND (?2 OR {sent})"
+        made = (
+            "SELECT 'object' AS what, o.id, o.state, o.path, o.promised FROM {}"
+            " WHERE o.kind <> 'original' AND o.state = 'kept'"
+        )
+        rest = f"AND ((?2 AND o.promised = 0) OR {sent})"
         queries = [
-            "SELECT 'instance' AS what, i.id, i.state, i.path FROM instance i"
-            f" WHERE i.batch = ?1 AND i.state = 'reported' AND (?2 OR {_DELIVERED.format(_ORIGINAL)})",
+            "SELECT 'instance' AS what, i.id, i.state, i.path, i.promised FROM instance i WHERE i.batch = ?1"
+            f" AND i.state = 'reported' AND ((?2 AND i.promised = 0) OR {_DELIVERED.format(_ORIGINAL)})",
             made.format("instance i JOIN object o ON o.instance = i.id") + f" AND i.batch = ?1 {rest}",
             made.format("object o") + f" AND o.batch = ?1 {rest}",
         ]
@@ -141,14 +150,20 @@ class Upkeep:
     def own_due(self, *, before: float, only_copies: bool, limit: int) -> list[Leaving]:
         """Results of a node that were routed back: ours exist elsewhere, those of others once they were sent on."""
         sent = _DELIVERED.format(_ORIGINAL)
-        ours = "EXISTS (SELECT 1 FROM object r WHERE r.sop_instance_uid = i.sop_instance_uid AND r.kind <> 'original')"
+        # What is promised must be somewhere else for certain; else it is enough that it was made here.
+        ours = (
+            "EXISTS (SELECT 1 FROM object r WHERE r.sop_instance_uid = i.sop_instance_uid AND r.kind <> 'original'"
+            " AND (i.promised = 0 OR r.state = 'kept'"
+            " OR EXISTS (SELECT 1 FROM delivery d WHERE d.object = r.id AND d.state = 'delivered')))"
+        )
         last = (
             "max(i.received_at, coalesce((SELECT max(h.at) FROM object o CROSS JOIN delivery d ON d.object = o.id"
             f" CROSS JOIN history h ON h.what = 'delivery' AND h.ref = d.id WHERE {_ORIGINAL}), 0))"
         )
         found = self._store.read(
-            "SELECT 'instance' AS what, i.id, i.state, i.path FROM instance i WHERE i.state = 'own'"
-            f" AND i.received_at <= ? AND NOT {_UNDELIVERED.format(_ORIGINAL)} AND (? OR {sent} OR {ours})"
+            "SELECT 'instance' AS what, i.id, i.state, i.path, i.promised FROM instance i WHERE i.state = 'own'"
+            f" AND i.received_at <= ? AND NOT {_UNDELIVERED.format(_ORIGINAL)}"
+            f" AND ((? AND i.promised = 0) OR {sent} OR {ours})"
             f" AND {last} <= ? ORDER BY i.id LIMIT ?",
             before,
             only_copies,
@@ -161,6 +176,8 @@ class Upkeep:
         """Record that these files leave; only after this may they be removed. Raises IllegalStep, then none leaves."""
         with self._store.write() as db:
             for file in files:
+                if file.promised != bool(_promised(db, file)):
+                    raise IllegalStep(f"{file.what} {file.id} was promised to a peer just now")
                 self._store.step(db, file.id, file.state, "expire", now=now, detail=why)
                 if file.what == "instance":
                     sent = "SELECT id FROM object WHERE path = ? AND kind = 'original' AND state = 'kept'"
@@ -313,7 +330,12 @@ def files_in(ledger: Path) -> list[Spooled]:
 
 def _leaving(row: sqlite3.Row) -> Leaving:
     state = Instance(row["state"]) if row["what"] == "instance" else Object(row["state"])
-    return Leaving(row["what"], row["id"], state, row["path"])
+    return Leaving(row["what"], row["id"], state, row["path"], bool(row["promised"]))
+
+
+def _promised(db: sqlite3.Connection, file: Leaving) -> int:
+    table = "instance" if file.what == "instance" else "object"
+    return int(db.execute(f"SELECT promised FROM {table} WHERE id = ?", (file.id,)).fetchone()["promised"])
 
 
 def _spooled(row: sqlite3.Row) -> Spooled:

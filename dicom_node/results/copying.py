@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from pydicom.charset import convert_encodings, encode_string
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.valuerep import format_number_as_ds
 
 from dicom_node.tolerant import items, numbers, text, values
@@ -56,8 +57,11 @@ PATIENT_AND_STUDY_CODES = (
     "DeidentificationMethodCodeSequence",
     "ProcedureCodeSequence",
 )
-NEVER_CUT = {"PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID", "PatientName"}
-"""A shortened identifier is another identifier."""
+NEVER_CUT = {
+    *("PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID", "PatientName"),
+    *("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion"),
+}
+"""A shortened identifier or code is another one."""
 ENUMERATED = {
     "PatientSex": {"M", "F", "O"},
     "ImageLaterality": {"R", "L", "B", "U"},
@@ -66,10 +70,36 @@ ENUMERATED = {
     "PatientSexNeutered": {"ALTERED", "UNALTERED"},
     "ResponsiblePersonRole": {"OWNER", "PARENT", "CHILD", "SPOUSE", "SIBLING", "RELATIVE", "GUARDIAN", "CUSTODIAN",
                               "AGENT", "INVESTIGATOR", "VETERINARIAN"},
+    "AnatomicalOrientationType": {"BIPED", "QUADRUPED"},
+    "BreastImplantPresent": {"YES", "NO"},
+    "CollimatorShape": {"RECTANGULAR", "CIRCULAR", "POLYGONAL"},
+    "DetectorActiveShape": {"RECTANGLE", "ROUND", "HEXAGONAL"},
+    "DetectorConditionsNominalFlag": {"YES", "NO"},
+    "DetectorGeometry": {"CURVED_LINEAR", "CYLINDRICAL", "SPHERICAL", "PLANAR"},
+    "ExposureControlMode": {"MANUAL", "AUTOMATIC"},
+    "ExposureStatus": {"NORMAL", "ABORTED"},
+    "FieldOfViewHorizontalFlip": {"YES", "NO"},
+    "FieldOfViewRotation": {"0", "90", "180", "270"},
+    "FieldOfViewShape": {"RECTANGLE", "ROUND", "HEXAGONAL"},
+    "LongitudinalTemporalInformationModified": {"UNMODIFIED", "MODIFIED", "REMOVED"},
+    "PartialView": {"YES", "NO"},
+    "PregnancyStatus": {"1", "2", "3", "4"},
+    "QualityControlImage": {"YES", "NO", "BOTH"},
+    "RecognizableVisualFeatures": {"YES", "NO"},
+    "ShutterShape": {"RECTANGULAR", "CIRCULAR", "POLYGONAL"},
+    "SmokingStatus": {"YES", "NO", "UNKNOWN"},
 }  # fmt: skip
 LONGEST = {"AE": 16, "LO": 64, "SH": 16, "ST": 1024, "LT": 10240, "PN": 64, "UI": 64}
+# Source: PS3.3 C.7.6.1.1.1 (bipeds and quadrupeds), C.12.1.1.8 (-1200 to +1400, and never -0000).
+PATTERNS = {
+    "PatientOrientation": r"[APRLHF]{1,3}|(LE|RT|D|V|CR|CD|R|M|L|PL|PA|PR|DI|ME|LA|PX){1,3}",
+    "TimezoneOffsetFromUTC": r"-(?!0000)(0\d[0-5]\d|1[01][0-5]\d|1200)|\+(0\d[0-5]\d|1[0-3][0-5]\d|1400)",
+}
 CONTROL = re.compile(r"[\x00-\x1a\x1c-\x1f\x7f]")
 UNICODE = "ISO_IR 192"
+NO_MOMENT = ("19000101", "000000")
+"""Date and time of a document where no original states one: it has to have them (PS3.3 C.17.2), and the clock's would
+make a repeat another object."""
 
 
 class Copier:
@@ -95,7 +125,7 @@ class Copier:
             good = [value for value in checked if value is not None]
             if not any(stated):
                 continue
-            if len(good) != len(stated):
+            if len(good) != len(stated) or not _many_enough(keyword, len(stated)):
                 self.note(f"{keyword} is invalid in the original and was left out")
                 continue
             if good != stated:
@@ -170,7 +200,8 @@ def _texts(dataset: Dataset) -> Iterable[str]:
             for item in found.value:
                 yield from _texts(item)
         elif found.VR in ("LO", "LT", "PN", "SH", "ST", "UC", "UT"):
-            yield from values(dataset, found.keyword)
+            many = found.value if isinstance(found.value, MultiValue) else [found.value]
+            yield from (str(value) for value in many if value is not None)
 
 
 def _known(stated: list[str]) -> bool:
@@ -190,17 +221,30 @@ def _fits(value: str, stated: list[str]) -> bool:
             # pydicom takes the default repertoire for Latin-1, which PS3.5 6.1.2.1 does not.
             encodings = ["ascii" if name == "iso8859" else name for name in convert_encodings(stated)]
             encode_string(value, encodings)
+            written = encode_string(value, convert_encodings(stated))
         except (UnicodeError, UserWarning, LookupError, ValueError):
             return False
-    return True
+    # pydicom leaves out the escape sequences of some sets: what no byte announces would be read as another text.
+    return written.isascii() or b"\x1b" in written or stated[0] not in ("", "ISO_IR 6", "ISO 2022 IR 6")
 
 
 def repaired(keyword: str, value: str) -> str | None:
     """The value as its VR wants it, or None where what was meant is not certain."""
     vr = dictionary_VR(keyword)
     fixed = REPAIRS[vr](value) if vr in REPAIRS else _as_text(keyword, vr, value)
-    allowed = ENUMERATED.get(keyword)
-    return None if fixed is None or (allowed is not None and fixed not in allowed) else fixed
+    if fixed is None or fixed not in ENUMERATED.get(keyword, {fixed}):
+        return None
+    return fixed if re.fullmatch(PATTERNS.get(keyword, ".*"), fixed, re.DOTALL) else None
+
+
+def _many_enough(keyword: str, count: int) -> bool:
+    """Whether an attribute may have so many values. Source: PS3.6 (VM: "2", "1-3", "1-n", "2-2n")."""
+    low, _, high = dictionary_VM(keyword).partition("-")
+    if not high:
+        return count == int(low)
+    if not high.endswith("n"):
+        return int(low) <= count <= int(high)
+    return count >= int(low) and count % int(high.removesuffix("n") or "1") == 0
 
 
 def _as_text(keyword: str, vr: str, value: str) -> str | None:
@@ -209,11 +253,17 @@ def _as_text(keyword: str, vr: str, value: str) -> str | None:
     longest = LONGEST.get(vr)
     if longest is None:
         return clean
-    # Source: PS3.5 6.2 (PN): 64 characters hold for each of the three groups.
-    sizes = [len(group) for group in clean.split("=")] if vr == "PN" else [len(clean)]
-    if max(sizes) <= longest and (vr != "PN" or len(sizes) <= 3):
+    if vr == "PN":
+        return clean if _is_name(clean) else None
+    if len(clean) <= longest:
         return clean
-    return None if keyword in NEVER_CUT or vr == "PN" else clean[:longest].rstrip()
+    return None if keyword in NEVER_CUT else clean[:longest].rstrip()
+
+
+def _is_name(value: str) -> bool:
+    """Source: PS3.5 6.2 (PN), 6.2.1: three groups of 64 characters and five components."""
+    groups = value.split("=")
+    return len(groups) <= 3 and all(len(group) <= LONGEST["PN"] and group.count("^") <= 4 for group in groups)
 
 
 def _as_age(value: str) -> str | None:
@@ -241,6 +291,12 @@ def _as_time(value: str) -> str | None:
     """Source: PS3.5 6.2 (TM): HHMMSS.FFFFFF, cut at any point; colons of ACR-NEMA are dropped."""
     match = re.fullmatch(r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d|60)(\.\d{1,6})?\d*)?)?", value, re.ASCII)
     return "".join(part or "" for part in match.groups()) if match else None
+
+
+def _as_moment(value: str) -> str | None:
+    """Source: PS3.5 6.2 (DT): a date, cut at any point, a time, and an offset from UTC."""
+    match = re.fullmatch(r"(\d{4})(\d{2}(\d{2}(\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?)?)?)?([+-]\d{4})?", value, re.ASCII)
+    return value if match else None
 
 
 def _as_code_string(value: str) -> str | None:
@@ -274,6 +330,7 @@ REPAIRS: dict[str, Callable[[str], str | None]] = {
     "AS": _as_age,
     "DA": _as_date,
     "TM": _as_time,
+    "DT": _as_moment,
     "CS": _as_code_string,
     "DS": _as_decimal,
     "IS": _as_integer,

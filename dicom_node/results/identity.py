@@ -10,10 +10,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydicom import uid
 from pydicom.dataset import Dataset
 
 from dicom_node import VERSION, marks
-from dicom_node.records import Decision, Header
+from dicom_node.records import Decision, Header, ResultKind
 from dicom_node.results import concepts
 from dicom_node.results.concepts import Concept
 
@@ -59,13 +60,41 @@ def equipment(decisions: Sequence[Decision]) -> Equipment:
     )
 
 
+def result_uid(kind: ResultKind, header: Header, decision: Decision) -> str:
+    """SOP Instance UID of what is made from one image: known before it is made, and the same whenever it is."""
+    return make_uid(kind, header.sop_instance_uid, decision.source_digest, decision.method, *provenance(decision))
+
+
 def image_series_uid(header: Header, decision: Decision) -> str:
+    """The series of the secondary captures of one original series."""
+    return _series_uid("image series", header, decision)
+
+
+def original_series_uid(header: Header) -> str:
+    """The original's series, or a made one where it states none: references have to name a series."""
+    return header.series_instance_uid or make_uid("no series", header.study_instance_uid)
+
+
+def result_series_uid(sop_class: str, instance: str, header: Header, decision: Decision) -> str:
+    """The series of a result, which its class and its original's header tell.
+
+    A class has a series of its own: Modality and Presentation Intent Type are the series', and viewers sort by it.
+    """
+    if sop_class == uid.SecondaryCaptureImageStorage:
+        return image_series_uid(header, decision)
+    if sop_class == uid.KeyObjectSelectionDocumentStorage:
+        # One a batch, and a later batch's is no later page of it.
+        return make_uid("key object series", instance)
+    return _series_uid(f"series of {sop_class}", header, decision)
+
+
+def _series_uid(purpose: str, header: Header, decision: Decision) -> str:
     """One series for what shares every series-level attribute: its original's series, exam, method and device.
 
     Source: PS3.3 C.7.3.1 (Modality, Laterality, Body Part Examined, Series Description are the series').
     """
     return make_uid(
-        "image series",
+        purpose,
         header.study_instance_uid,
         header.patient_key,
         header.series_instance_uid,

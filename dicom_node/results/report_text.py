@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
 
-from dicom_node.errors import BadInput
+from dicom_node.errors import BadInput, Unreadable
 from dicom_node.results import concepts
-from dicom_node.tolerant import items, read, text
+from dicom_node.results.report_integrity import is_whole, stated_digest
+from dicom_node.tolerant import READ_FAULTS, items, read, text
 
 Row = dict[str, Any]
 NUMBERS = {
@@ -20,7 +22,8 @@ NUMBERS = {
     concepts.EXPOSED_SHARE.value: "exposed_share",
 }
 TEXT_KEYS = {concept.value: key for key, concept in concepts.TEXTS.items()}
-MANY = {"reference": "references", "result": "results", "note": "notes"}
+MANY = {"reference": "references", "result": "results", "note": "notes", "result_digest": "result_digests"}
+RESULTS = {concepts.RESULT_IMAGE.value, concepts.RESULT_OBJECT.value}
 PAIRS = {"figure", "alignment", "tried", "tried_figure", "tried_parameter"}
 IMAGING_MEASUREMENTS, MEASUREMENT_GROUP = "126010", "125007"
 TRACKING_UID, PARAMETERS = "112040", "111002"
@@ -30,12 +33,64 @@ FIGURE = re.compile(
 )
 
 
-def parse_report(path: Path) -> list[Row]:
-    """One row an instance, every number and parameter with the bits that it was written with.
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report that was read back. `dataset` holds the patient's names too: nothing of it is to be shown."""
+
+    uid: str
+    study_uid: str
+    date: str
+    time: str
+    earlier: str
+    """SOP Instance UID of the report that it adds to, "" where there is none."""
+    sealed: bool
+    """Whether it carries a digest of its content; those of version 0.1 don't."""
+    whole: bool
+    """Whether it has one, and its content is what it was when it was written."""
+    rows: list[Row]
+    """One an instance, every number and parameter with the bits that it was written with."""
+    dataset: Dataset
+
+    @property
+    def flaw(self) -> str:
+        """Why it can't be taken for what was written, "" where it can."""
+        if self.whole:
+            return ""
+        if self.sealed:
+            return "was changed: its content does not have the digest that it carries"
+        return "carries no digest of its content: nothing shows whether it was changed"
+
+
+def read_report(path: Path) -> Report:
+    """The report in a file.
 
     Raises BadInput where the object is no report of ours, Unreadable where it is no DICOM object.
     """
-    report, _ = read(path, whole=True)
+    dataset, _ = read(path, whole=True)
+    try:
+        rows = _rows(dataset, path.name)
+    except READ_FAULTS as exc:
+        raise Unreadable(f"{path.name}: a damaged report ({type(exc).__name__} while its items were read)") from exc
+    earlier = [i for i in items(dataset, "ContentSequence") if _code(i) == concepts.EARLIER_REPORT.value]
+    return Report(
+        uid=text(dataset, "SOPInstanceUID"),
+        study_uid=text(dataset, "StudyInstanceUID"),
+        date=text(dataset, "ContentDate"),
+        time=text(dataset, "ContentTime"),
+        earlier=next(map(_referenced, earlier), ""),
+        sealed=bool(stated_digest(dataset)),
+        whole=is_whole(dataset),
+        rows=rows,
+        dataset=dataset,
+    )
+
+
+def parse_report(path: Path) -> list[Row]:
+    """The rows of the report in a file. Raises as `read_report` does."""
+    return read_report(path).rows
+
+
+def _rows(report: Dataset, name: str) -> list[Row]:
     found = [
         _row(group)
         for container in items(report, "ContentSequence")
@@ -44,19 +99,19 @@ def parse_report(path: Path) -> list[Row]:
         if _code(group) == MEASUREMENT_GROUP
     ]
     if not found or any("outcome" not in row for row in found):
-        raise BadInput(f"{path.name}: not a report of Evenray; give one of its Comprehensive 3D SR objects")
+        raise BadInput(f"{name}: not a report of Evenray; give one of its Comprehensive 3D SR objects")
     return found
 
 
 def render_report(path: Path) -> str:
     """The report as lines of text, names and values of the patient left out."""
-    rows = parse_report(path)
-    report, _ = read(path, whole=True)
+    report = read_report(path)
+    rows = report.rows
     counts = {outcome: sum(row["outcome"] == outcome for row in rows) for outcome in {row["outcome"] for row in rows}}
     summary = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
     lines = [
-        f"Evenray report {text(report, 'SOPInstanceUID')}",
-        f"study {text(report, 'StudyInstanceUID')}, content date {text(report, 'ContentDate')}",
+        f"Evenray report {report.uid}",
+        f"study {report.study_uid}, content date {report.date}",
         f"{len(rows)} instance(s): {summary}",
     ]
     for row in rows:
@@ -80,6 +135,8 @@ def _row(group: Dataset) -> Row:
             row["parameters"][name] = value
         elif kind == "TEXT" and code in TEXT_KEYS:
             _take_text(row, TEXT_KEYS[code], text(item, "TextValue"))
+        elif kind in ("IMAGE", "COMPOSITE") and code in RESULTS:
+            row["results"].append(_referenced(item))
         elif kind == "UIDREF" and code == TRACKING_UID:
             row["tracking_uid"] = text(item, "UID")
     for tried in row["tried"]:
@@ -160,6 +217,10 @@ def _value(item: Dataset) -> float | None:
     return None
 
 
+def _referenced(item: Dataset) -> str:
+    return next((text(to, "ReferencedSOPInstanceUID") for to in items(item, "ReferencedSOPSequence")), "")
+
+
 def _code(item: Dataset) -> str:
     return next((text(name, "CodeValue") for name in items(item, "ConceptNameCodeSequence")), "")
 
@@ -189,7 +250,9 @@ def _lines(row: Row) -> list[str]:
     if row["exposed_share"] is not None:
         lines.append(f"  exposed: {row['exposed_share']:.1%} of the image")
     lines += [f"  reference: {reference}" for reference in row["references"]]
-    digests = ("source_digest", "pixels_digest", "weights_digest", "settings_digest", "bank_digest")
+    if row["label"]:
+        lines.append(f"  drawn into the pixels: {row['label']}")
+    digests = [f"{what}_digest" for what in ("source", "display", "pixels", "sent", "weights", "settings", "bank")]
     lines += [f"  {key.replace('_', ' ')}: {row[key]}" for key in digests if row[key]]
     lines += [f"  result: {result}" for result in row["results"]]
     return lines + [f"  note: {note}" for note in row["notes"]]

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from engine.harmonize.fitted_curve import FittedCurve
 from engine.harmonize.histogram_matching import HistogramMatching
-from engine.harmonize.protocol import Harmonizer, Proposal, Source, Target
+from engine.harmonize.protocol import Curve, Harmonizer, Parameters, Proposal, Source, Target
 from engine.harmonize.window_clamp import WindowClamp
 from engine.harmonize.z_score import ZScore
 
@@ -15,4 +15,4 @@ HARMONIZERS: Mapping[str, Harmonizer] = MappingProxyType(
     {h.name: h for h in (FittedCurve(), WindowClamp(), ZScore(), HistogramMatching())}
 )
 
-__all__ = ["HARMONIZERS", "Harmonizer", "Proposal", "Source", "Target"]
+__all__ = ["HARMONIZERS", "Curve", "Harmonizer", "Parameters", "Proposal", "Source", "Target"]

@@ -40,6 +40,26 @@ def apply_lut(codes: torch.Tensor, lut: torch.Tensor) -> torch.Tensor:
     return torch.index_select(lut.to(codes.device), 0, codes.flatten()).view(codes.shape)
 
 
+def change(codes: torch.Tensor, lut: torch.Tensor, padding: torch.Tensor, place: Place = WHOLE) -> torch.Tensor:
+    """(1, H, W) float32 in [0, 1]: every code's new grey value, exactly the nearest float32 to k / (levels - 1).
+
+    codes: (1, H, W) int32; lut: (levels,) int32; padding: (1, H, W) bool. A look-up is exact on every device.
+    """
+    levels = int(lut.numel())
+    curve = grey_values(lut, levels)
+    return keep_padding(in_strips(place, lambda part: apply_lut(part, curve), codes), codes, padding, levels)
+
+
+def keep_padding(values: torch.Tensor, codes: torch.Tensor, padding: torch.Tensor, levels: int) -> torch.Tensor:
+    """`values`, (1, H, W) float32 and written into, with the grey of `codes` where `padding` is set.
+
+    Padding is no image: it keeps its code, or the file's Pixel Padding Value would no longer name it.
+    """
+    if bool(padding.any()):
+        values[padding] = grey_values(codes[padding], levels)
+    return values
+
+
 def count_codes(codes: torch.Tensor, inside: torch.Tensor, levels: int, place: Place = WHOLE) -> NDArray[np.int64]:
     """(levels,) int64: how often each code occurs inside. codes: (1, H, W) int32; inside: (1, H, W) bool."""
     counted: NDArray[np.int64] = count_in_strips(

@@ -7,11 +7,12 @@ so it is the baseline that a network must beat."""
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy.optimize import least_squares
 
 from engine.harmonize.codes import Floats, to_lut
 from engine.harmonize.curve import STEPS, on_codes, step, step_slope
-from engine.harmonize.protocol import Proposal, Source, Target
+from engine.harmonize.protocol import Parameters, Proposal, Source, Target, numbers
 from engine.style.descriptor import ENERGY_FLOOR
 from engine.style.distance import deviations
 
@@ -29,6 +30,8 @@ DECIMALS = 6
 two machines' optimisers differ are gone. A grey value moves by less than a 16-bit code."""
 DIFFERENCE = 1e-5
 """Step of the central differences: their error, its square, is far under the optimiser's tolerance."""
+
+NAMES = tuple(f"alpha_{k}" for k in range(1, STEPS + 1))
 
 _STARTS = (
     (0.0,) * 8,
@@ -48,10 +51,12 @@ class FittedCurve:
 
     def harmonize(self, source: Source, target: Target) -> Proposal:
         """Fit, round, and make the table. The parameters are alpha_1 … alpha_8."""
-        coefficients = fit(source, target)
-        lut = to_lut(on_codes(coefficients, source.image.levels), source.image.levels)
-        parameters = {f"alpha_{k}": a for k, a in enumerate(coefficients, start=1)}
-        return Proposal(lut, None, parameters)
+        parameters = dict(zip(NAMES, fit(source, target), strict=True))
+        return Proposal(self.table(parameters, source.image.levels), None, parameters)
+
+    def table(self, parameters: Parameters, levels: int) -> torch.Tensor:
+        """The curve at every grey code. Raises ValueError on other parameters, or coefficients that are no curve's."""
+        return to_lut(on_codes(numbers(parameters, NAMES), levels), levels)
 
 
 def fit(source: Source, target: Target) -> tuple[float, ...]:

@@ -5,9 +5,10 @@ Source: the baseline "display window clamping" of GDCE (METHODS section 2.4). Cl
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from engine.harmonize.codes import grid, to_lut
-from engine.harmonize.protocol import Proposal, Source, Target
+from engine.harmonize.protocol import Parameters, Proposal, Source, Target, numbers
 
 LOW_INDEX, HIGH_INDEX = 0, -1
 """The window is the descriptor's outermost quantiles, 0.5 % and 99.5 % of the field."""
@@ -21,8 +22,12 @@ class WindowClamp:
 
     def harmonize(self, source: Source, target: Target) -> Proposal:
         """The window as a table; the parameters are window_low and window_high in grey."""
-        low, high = source.descriptor.quantiles[LOW_INDEX], source.descriptor.quantiles[HIGH_INDEX]
-        width = max(high - low, 1 / (source.image.levels - 1))
-        greys = np.clip((grid(source.image.levels) - low) / width, 0, 1)
-        lut = to_lut(greys, source.image.levels)
-        return Proposal(lut, None, {"window_low": low, "window_high": high})
+        quantiles = source.descriptor.quantiles
+        parameters = {"window_low": quantiles[LOW_INDEX], "window_high": quantiles[HIGH_INDEX]}
+        return Proposal(self.table(parameters, source.image.levels), None, parameters)
+
+    def table(self, parameters: Parameters, levels: int) -> torch.Tensor:
+        """The window at every grey code. Raises ValueError on other parameters."""
+        low, high = numbers(parameters, ("window_low", "window_high"))
+        width = max(high - low, 1 / (levels - 1))
+        return to_lut(np.clip((grid(levels) - low) / width, 0, 1), levels)

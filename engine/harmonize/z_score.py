@@ -6,9 +6,10 @@ screen, so they are brought to the mean and deviation of the bank's centre. Clip
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from engine.harmonize.codes import grid, to_lut
-from engine.harmonize.protocol import Proposal, Source, Target
+from engine.harmonize.protocol import Parameters, Proposal, Source, Target, numbers
 
 
 class ZScore:
@@ -23,5 +24,10 @@ class ZScore:
         wanted = target.centre.quantile_centre
         gain = float(wanted.std() / max(float(own.std()), 1 / (source.image.levels - 1)))
         offset = float(wanted.mean() - gain * own.mean())
-        lut = to_lut(np.clip(gain * grid(source.image.levels) + offset, 0, 1), source.image.levels)
-        return Proposal(lut, None, {"gain": gain, "offset": offset})
+        parameters = {"gain": gain, "offset": offset}
+        return Proposal(self.table(parameters, source.image.levels), None, parameters)
+
+    def table(self, parameters: Parameters, levels: int) -> torch.Tensor:
+        """The line at every grey code. Raises ValueError on other parameters."""
+        gain, offset = numbers(parameters, ("gain", "offset"))
+        return to_lut(np.clip(gain * grid(levels) + offset, 0, 1), levels)

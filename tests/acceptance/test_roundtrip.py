@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
+from dicom_node.settings import ResultObject
 from tests.node import ROOT, node
 from tests.peers import ENVIRONMENT, LOOPBACK, free_port, orthanc, require
 
@@ -22,7 +24,8 @@ QUIET_S = 10
 """Without a new object in the PACS for this long, the judge takes the node to be done."""
 
 
-def test_the_independent_judge_finds_no_fault_between_modality_and_pacs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, {"objects": list(get_args(ResultObject))}], ids=["as_shipped", "every_object"])
+def test_the_independent_judge_finds_no_fault_between_modality_and_pacs(tmp_path: Path, more: dict[str, Any]) -> None:
     missing = [str(path) for path in (JUDGE, FILES, INDEX) if not path.exists()]
     if missing:
         pytest.skip(f"the judge or its data is not here: {', '.join(missing)}")
@@ -31,7 +34,8 @@ def test_the_independent_judge_finds_no_fault_between_modality_and_pacs(tmp_path
     with orthanc(tmp_path, node=("EVENRAY", LOOPBACK, port)) as pacs:
         where = {"kind": "dimse", "ae_title": "ORTHANC", "host": LOOPBACK, "port": pacs.port, "commitment": True}
         quiet = {"quiet_s": 4, "quiet_after_release_s": 2}
-        with node(tmp_path, {"pacs": where}, port=port, assembly=quiet) as made:
+        routes = [{"name": "radiographs", "destinations": ["pacs"], **more}]
+        with node(tmp_path, {"pacs": where}, port=port, assembly=quiet, routes=routes) as made:
             command = [sys.executable, str(JUDGE), "--node", f"EVENRAY@{LOOPBACK}:{port}", "--pacs", pacs.url]
             command += ["--files", str(FILES), "--index", str(INDEX), "--quiet", str(QUIET_S), "--timeout", "300"]
             environment = {**os.environ, **ENVIRONMENT, "PYTHONWARNINGS": "ignore"}

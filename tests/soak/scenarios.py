@@ -6,13 +6,18 @@ Each scenario ends alike whether or not a process was killed in it: that is what
 from __future__ import annotations
 
 import shutil
+import socket
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dicom_node.steps import REGISTER
+from tests.modality import Modality, action, references, request
 from tests.node import radiograph, study
+from tests.peers import LOOPBACK, free_port, listening
 from tests.soak.stage import SETTLE_S, Stage
 
 STUDY = "1.2.826.0.1.3680043.10.1.90"
@@ -49,6 +54,25 @@ def repeats(played: Stage, folder: Path) -> Sequence[Path]:
     played.command("retry", f"instance:{ref}")
     played.quiet()
     return [*files, other, back]
+
+
+def audited(played: Stage, folder: Path) -> Sequence[Path]:
+    """The plain play, told to an audit repository."""
+    with socket.socket(type=socket.SOCK_DGRAM) as repository:
+        repository.bind((LOOPBACK, 0))
+        repository.setblocking(False)
+        played.node.configure(audit={"transport": "udp", "port": repository.getsockname()[1]})
+        files = plain(played, folder)
+        heard: list[bytes] = []
+
+        def told() -> bool:
+            with suppress(BlockingIOError):
+                while True:
+                    heard.append(repository.recv(65536))
+            return any(b'EventActionCode="C"' in message for message in heard)
+
+        played.node.wait(told, SETTLE_S, "the repository hears of the study")
+    return files
 
 
 def _held(played: Stage, start: str) -> list[Path]:
@@ -301,6 +325,94 @@ def rewound(played: Stage, folder: Path) -> Sequence[Path]:
     return [first, second]
 
 
+def promised(played: Stage, folder: Path) -> Sequence[Path]:
+    """A modality asks whether its image is kept, is told on an association of ours, and asks the same once more."""
+    files, modality = study(folder, STUDY, 1), Modality(port=free_port())
+    _knows(played, modality)
+    with modality.listens():
+        played.up()
+        played.node.insist(files)
+        for n in (1, 2):
+            _asks(played, modality, files)
+            _waits_for(played, "promise", "report", n)
+            played.reaches("promise", "reported")
+    played.quiet()
+    return files
+
+
+def promised_late(played: Stage, folder: Path) -> Sequence[Path]:
+    """It does not listen at first, and is busy then."""
+    files, modality = study(folder, STUDY, 1), Modality(port=free_port(), status=lambda: 0x0110)
+    _knows(played, modality)
+    played.up()
+    played.node.insist(files)
+    _asks(played, modality, files)
+    played.reaches("promise", "decided")
+    with modality.listens():
+        _waits_for(played, "promise", "release", 1)
+        modality.status = lambda: 0
+        played.reaches("promise", "reported")
+    played.quiet()
+    return files
+
+
+def promised_in_vain(played: Stage, folder: Path) -> Sequence[Path]:
+    """It refuses what it is told, asks again and refuses again; then a person has it told once more."""
+    files, modality = study(folder, STUDY, 1), Modality(port=free_port(), status=lambda: 0x0115)
+    _knows(played, modality)
+    with modality.listens():
+        played.up()
+        played.node.insist(files)
+        for n in (1, 2):
+            _asks(played, modality, files)
+            _waits_for(played, "promise", "park", n)
+            played.reaches("promise", "parked")
+        modality.status = lambda: 0
+        played.command("retry", "--all")
+        played.reaches("promise", "reported")
+    played.quiet()
+    return files
+
+
+def promised_on_request(played: Stage, folder: Path) -> Sequence[Path]:
+    """It listens nowhere, and asks again on an association that it keeps open."""
+    files, modality = study(folder, STUDY, 1), Modality()
+    played.up()
+    played.node.insist(files)
+    _asks(played, modality, files)
+    played.reaches("promise", "decided")
+    while not modality.reports:
+        _asks(played, modality, files, stay_s=SETTLE_S)
+    played.reaches("promise", "reported")
+    played.quiet()
+    return files
+
+
+def _knows(played: Stage, modality: Modality) -> None:
+    played.node.configure(listen={"peers": {"modality": {"ae_title": modality.aet, "port": modality.port}}})
+
+
+def _asks(played: Stage, modality: Modality, files: Sequence[Path], *, stay_s: float = 0.0) -> None:
+    """Ask like a good modality: until it is accepted. Stay for the report, if it comes while the node lives."""
+
+    def accepted() -> bool:
+        if not listening(played.node.port):
+            return False
+        try:
+            with modality.association(played.node.port) as link:
+                told = len(modality.reports)
+                if action(link, request("2.25.1", references(files))) != 0:
+                    return False
+                until = time.monotonic() + stay_s
+                while link.is_established and len(modality.reports) == told and time.monotonic() < until:
+                    time.sleep(0.01)
+        except (AssertionError, RuntimeError):
+            return False
+        return True
+
+    played.node.wait(accepted, SETTLE_S, "the node has taken the request")
+
+
 def _kept(played: Stage) -> list[Path]:
     return [path for path in played.node.spooled() if "incoming" not in path.parts]
 
@@ -338,6 +450,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         delivery.new.queue delivery.pending.claim delivery.sending.store delivery.stored.ask delivery.awaiting.deliver
         """,
     ),
+    "audited": Scenario(audited, "audit"),
     "same": Scenario(plain, "deliver.reported", options={"same": True}),
     "unconfirmed": Scenario(plain, "delivery.sending.deliver", options={"commitment": False}),
     "partial": Scenario(plain, "spool.clear", faults="spool.incoming.written:kill"),
@@ -364,6 +477,18 @@ SCENARIOS: Mapping[str, Scenario] = {
     "denied": Scenario(denied, "delivery.awaiting.send_again"),
     "denied late": Scenario(denied_late, "delivery.stored.send_again"),
     "never committed": Scenario(never_committed, "delivery.awaiting.park delivery.parked.deliver"),
+    "promised": Scenario(
+        promised,
+        """
+        keeping promise.keep promise.free promise.new.ask promise.asked.decide promise.decided.claim
+        promise.reporting.report promise.reported.ask_again
+        """,
+    ),
+    "promised late": Scenario(promised_late, "promise.reporting.release"),
+    "promised in vain": Scenario(
+        promised_in_vain, "promise.reporting.park promise.parked.ask_again promise.parked.retry"
+    ),
+    "promised on request": Scenario(promised_on_request, "promise.decided.ask_again"),
     "unknown destination": Scenario(unknown_destination, "delivery.pending.park delivery.stored.park"),
     "damaged": Scenario(damaged, "spool.restore"),
     "rotten": Scenario(

@@ -62,6 +62,20 @@ def test_a_uid_that_is_a_path_is_unreadable(file: Path) -> None:
         read_header(dicom_files.without_meta(file, ds))
 
 
+def test_the_class_is_the_file_meta_groups_where_the_data_set_states_none(file: Path) -> None:
+    whole = dicom_files.content(dicom_files.dataset()).replace(b"\x08\x00\x16\x00UI", b"\x08\x00\x17\x00UI")
+    file.write_bytes(whole)
+    assert read_header(file).sop_class_uid == dicom_files.CLASSES["CR"]
+    file.write_bytes(whole[whole.index(b"\x08\x00\x17\x00UI") :])
+    with pytest.raises(Unreadable, match="no SOP Class UID"):
+        read_header(file)
+
+
+def test_a_palette_image_counts_as_colour(file: Path) -> None:
+    ds = dicom_files.dataset("SC", PhotometricInterpretation="PALETTE COLOR")
+    assert read_header(dicom_files.write(file, ds)).samples_per_pixel == 3
+
+
 def test_the_error_never_quotes_the_object(file: Path) -> None:
     ds = dicom_files.dataset(StudyInstanceUID="Doe^Jane")
     with pytest.raises(Unreadable) as told:

@@ -35,20 +35,23 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "addresses",
+            "arithmetic",
             "assembly",
             "bounded",
             "callers",
             "complaints",
+            "headcount",
             "memory",
             "outage",
             "part10",
             "retry",
             "routing",
+            "tls_faults",
             "upper_layer",
         }
     ),
     frozenset({"display", "durable", "quiet", "stream", "tls", "tolerant"}),
-    frozenset({"codecs", "dicomweb", "engine_image", "greyscale", "incoming"}),
+    frozenset({"codecs", "dicomweb", "engine_image", "greyscale", "held_socket", "incoming"}),
     frozenset(
         {
             "audit_trail",
@@ -64,16 +67,16 @@ ROWS: tuple[frozenset[str], ...] = (
             "probe",
             "results",
             "service_manager",
-            "sources",
             "spool",
             "stopping",
             "watchdog",
         }
     ),
-    frozenset({"arrivals", "health", "metrics"}),
+    frozenset({"arrivals", "health", "metrics", "sources"}),
     frozenset(
         {
             "admit",
+            "auditing",
             "confirm",
             "endpoint",
             "integrity",

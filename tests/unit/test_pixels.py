@@ -133,6 +133,17 @@ def test_a_voi_lut_comes_before_a_window(file: Path) -> None:
     assert np.array_equal(codes_of(image), 4095 - dicom_files.ramp())
 
 
+def test_a_lut_of_words_in_big_endian_is_the_same_lut(file: Path) -> None:
+    images = []
+    for syntax, order in ((uid.ExplicitVRLittleEndian, "<u2"), (uid.ExplicitVRBigEndian, ">u2")):
+        table = dicom_files.lut([0], 0, 12)
+        table[0].LUTDescriptor = [4096, 0, 12]
+        table[0].add_new(0x00283006, "OW", np.arange(4095, -1, -1).astype(order).tobytes())
+        images.append(display(file, syntax=syntax, VOILUTSequence=table))
+    assert np.array_equal(codes_of(images[0]), codes_of(images[1]))
+    assert codes_of(images[0])[0, 0] == 4095
+
+
 def test_values_outside_a_lut_take_its_ends(file: Path) -> None:
     image = display(file, VOILUTSequence=dicom_files.lut([7, 4000], 2000, 12))
     assert set(np.unique(codes_of(image)).tolist()) == {7, 4000}
@@ -221,6 +232,8 @@ def test_the_spacing_is_the_stated_one(file: Path, attributes: dict[str, Any], e
         ({"PixelAspectRatio": [1, 2]}, "not square"),
         ({"BitsAllocated": 32}, "Bits Allocated 32"),
         ({"BitsStored": 17}, "Bits Stored 17"),
+        ({"HighBit": 16}, "High Bit 16"),
+        ({"HighBit": 10}, "High Bit 10"),
         ({"Rows": None}, "no image size"),
         ({"Rows": 64}, "cut off"),
     ],

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from dicom_node.settings_reference import entries, markdown
-from dicom_node.states import Batch, Delivery, Instance, Object, diagram
+from dicom_node.states import Batch, Delivery, Instance, Object, Promise, diagram
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("kind", [Instance, Batch, Delivery, Object])
+@pytest.mark.parametrize("kind", [Instance, Batch, Delivery, Object, Promise])
 def test_the_state_diagrams_are_the_state_tables(kind: type[Instance]) -> None:
     assert diagram(kind) in README
 

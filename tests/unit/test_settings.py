@@ -117,3 +117,9 @@ def test_whatever_shapes_a_result_changes_the_digest() -> None:
     base = yaml.safe_load(EMBEDDED.read_text())
     other = {**base, "site": {"timezone": "+0100"}}
     assert Settings(**other).result_digest() != Settings(**base).result_digest()
+
+
+def test_words_that_can_not_be_drawn_are_refused_before_they_are_needed() -> None:
+    assert Settings.model_validate({"site": {"visible_label": "HARMONIS\u00c9 \u2013 \u201cnot original\u201d"}})
+    with pytest.raises(ValueError, match="only Latin letters can be drawn"):
+        Settings.model_validate({"site": {"visible_label": "\u8abf\u548c"}})

@@ -302,3 +302,12 @@ def test_recovery_says_that_it_lives_in_every_folder(spool: Spool, ledger: Ledge
     beats.clear()
     recover(spool, ledger, now=0, beat=lambda: beats.append(1))
     assert len(beats) >= len(folders)
+
+
+def test_a_temporary_name_that_a_crash_left_beside_a_file_with_a_row_is_an_orphan(spool: Spool) -> None:
+    target = spool.at("originals/ab/abcd.dcm")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(b"x")
+    left = target.with_name(".abcd.dcm.0.part")
+    os.link(target, left)
+    assert list(spool.unknown(lambda _folder: {"originals/ab/abcd.dcm"})) == ["originals/ab/.abcd.dcm.0.part"]

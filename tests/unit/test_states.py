@@ -7,15 +7,17 @@ from itertools import product
 import pytest
 
 from dicom_node.errors import IllegalStep
-from dicom_node.states import TABLE, Batch, Delivery, Instance, Object, after, diagram
+from dicom_node.states import TABLE, Batch, Delivery, Instance, Object, Promise, after, diagram
 
-WORK = (Instance, Batch, Delivery)
+WORK = (Instance, Batch, Delivery, Promise)
 KINDS = (*WORK, Object)
 ROWS = {(type(before), before, step): then for before, step, then in TABLE}
 FINAL = {
     Instance: {Instance.EXPIRED, Instance.DUPLICATE},
     Batch: {Batch.REPORTED, Batch.VOID},
     Delivery: {Delivery.DELIVERED},
+    # A peer may ask again whatever was answered.
+    Promise: set(),
     Object: {Object.EXPIRED},
 }
 

@@ -242,6 +242,32 @@ def test_an_older_ledger_takes_in_what_came_after_it(node: House, tmp_path: Path
     ledger.close()
 
 
+@pytest.mark.parametrize("way", ["whole", "ledger", "spool"])
+def test_what_may_have_been_promised_after_the_backup_stays_when_only_copies_expire(
+    node: House, tmp_path: Path, way: str
+) -> None:
+    only_copy = node.take(dataset("CR", instance="1.2.3.6.1", study="1.2.3.6"))
+    node.work([])
+    if way != "spool":
+        assert backup(tmp_path).code == 0
+    # Here a peer asks, is told that it is kept, and deletes its own copy: neither the backup nor a new ledger knows.
+    state = tmp_path / ("new" if way == "whole" else "state")
+    if way == "spool":
+        (state / "ledger.sqlite").unlink()
+    source = {"whole": (tmp_path / "backup",), "ledger": (tmp_path / "backup", "--ledger-only"), "spool": ()}[way]
+    flags = ("--from-spool",) if way == "spool" else ()
+    assert run(tmp_path, "restore", *source, *flags, "--state-dir", state).code == 0
+    ledger = Ledger(state / "ledger.sqlite")
+    try:
+        rows = ledger._store.read("SELECT promised FROM instance WHERE path = ?", only_copy.path)
+        assert [row["promised"] for row in rows] == [1]
+        for batch in {row["batch"] for row in ledger._store.read("SELECT batch FROM instance WHERE batch NOTNULL")}:
+            leaving = ledger.upkeep.leaving(batch, originals=True, results=False, only_copies=True)
+            assert only_copy.path not in {file.path for file in leaving}
+    finally:
+        ledger.close()
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 

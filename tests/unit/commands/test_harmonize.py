@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 
+from dicom_node.display import pixels_digest
 from tests.unit.commands.running import (
     HARD,
     NAME,
@@ -102,6 +103,39 @@ def test_the_same_input_twice_gives_the_same_bytes(home: Path, done: tuple[Ran, 
     before = contents(tmp_path / "again")
     assert run(home, home / "in", tmp_path / "again").code == 0
     assert contents(tmp_path / "again") == before
+
+
+EVERY = "[secondary_capture, derived_image, presentation_state, structured_report, key_object_selection]"
+
+
+def test_every_object_of_a_route_is_written_and_the_words_are_in_the_pixels(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    chest(folder / "far.dcm", 4, OTHER, ImagerPixelSpacing=[0.2, 0.2], PatientOrientation=["L", "F"])
+    chest(folder / "hard.dcm", 4, HARD)
+    picture(folder / "far.png", 4, OTHER, bits=8)
+    settings = config(
+        tmp_path,
+        f"banks_dir: {home / 'state' / 'banks'}",
+        "site: {visible_label: NOT ORIGINAL}",
+        f"routes: [{{name: radiographs, objects: {EVERY}}}]",
+    )
+    ran = evenray("harmonize", folder, tmp_path / "out", "-c", settings, "--bank", "site")
+    assert ran.code == 0, ran.said
+    assert "2 harmonized image(s), 3 other object(s), 2 DICOM report(s)" in ran.out
+    study = dcmread(folder / "far.dcm").StudyInstanceUID
+    objects = {ds.SOPClassUID.name: ds for ds in map(dcmread, (tmp_path / "out" / study).iterdir())}
+    assert len(objects) == 4
+    found = decisions(tmp_path / "out")
+    decision = found["far.dcm"]["decision"]
+    for name in ("Secondary Capture Image Storage", "Digital X-Ray Image Storage - For Presentation"):
+        assert pixels_digest(objects[name].pixel_array) == decision["sent_digest"] != decision["pixels_digest"]
+    assert decision["label"] == found["far.png"]["decision"]["label"] == "NOT ORIGINAL"
+    assert len([found["far.dcm"]["written"], *found["far.dcm"]["also"]]) == 3
+    other = dcmread(folder / "hard.dcm").StudyInstanceUID
+    kinds = {ds.Modality for ds in map(dcmread, (tmp_path / "out" / other).iterdir())}
+    assert kinds == {"SR", "KO"}
+    assert evenray("harmonize", folder, tmp_path / "again", "-c", settings, "--bank", "site").code == 0
+    assert contents(tmp_path / "again") == contents(tmp_path / "out")
 
 
 @pytest.mark.parametrize(("name", "bits"), [("far.png", 16), ("eight.png", 8)])

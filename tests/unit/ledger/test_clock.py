@@ -138,7 +138,7 @@ def test_what_is_looked_at_is_exactly_what_can_be_complete(
                 (n, f"k{n}", first, first + length),
             )
             ended = None if released is None else first + length + released
-            db.execute("INSERT INTO association VALUES (?, 'l', 'A', 'B', 0, ?, NULL)", (f"a{n}", ended))
+            db.execute("INSERT INTO association VALUES (?, 'l', 'A', 'B', 0, ?, NULL, '')", (f"a{n}", ended))
             db.execute(
                 "INSERT INTO instance (state, sop_class_uid, sop_instance_uid, transfer_syntax_uid, calling_ae,"
                 " called_ae, association, path, size, received_at, batch)"

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from dicom_node.ledger import Batches, Deliveries, Instances, Ledger, NewObject, Opened
+from dicom_node.ledger import Batches, Deliveries, Instances, Ledger, NewObject, Opened, Promises
 from dicom_node.records import ResultKind
 from dicom_node.retry import TryAt
 from dicom_node.settings import Assembly
 from dicom_node.states import Instance
 from tests.unit.ledger.test_ledger import PASSED, _admit, _arrive, _header, _read
 
-GROWING = ("association", "batch", "instance", "object", "delivery", "commitment", "history", "damage")
+GROWING = ("association", "batch", "instance", "object", "delivery", "commitment", "promise", "history", "damage")
 NOT_IN_LOOPS = {
     "Ledger.make_room": "once when a receiver starts",
     "Batches.open": "for reports and tests",
@@ -30,10 +30,11 @@ NOT_IN_LOOPS = {
     "Ledger.counts": "`evenray status`: counts along an index",
     "Ledger.history": "for tests",
     "Ledger.known_paths": "for tests",
+    "Promises.waiting": "`evenray status`: counts along an index",
     "Ledger.outcomes": "`evenray status`: counts along an index",
 }
 """Everything else that is public is called by this test, so that a new query can't be forgotten."""
-PARTS = (Ledger, Instances, Batches, Deliveries)
+PARTS = (Ledger, Instances, Batches, Deliveries, Promises)
 
 
 @pytest.fixture
@@ -79,6 +80,7 @@ def _live(ledger: Ledger) -> None:
     ledger.objects_of(1)
     ledger.is_result("8.8")
     ledger.names("results/8.8")
+    ledger.present({"8.8", "8.9"})
     ledger.paths_in("originals/")
     for batch, _ in batches.to_decide(now=100, rules=rules):
         batches.close(batch, "quiet", now=100)
@@ -93,9 +95,11 @@ def _live(ledger: Ledger) -> None:
             batches.retry(batch.id, now=100)
         else:
             report = NewObject(ResultKind.STRUCTURED_REPORT, "1.2", "9.9", "results/9.9", ["pacs"])
+            batches.earlier_report(batch)
             batches.report(batch, named, report, now=100)
     batches.get(1)
     _send(deliveries)
+    _promise(ledger)
     ledger.sweep(lambda _name: False, longest_s=10, now=300)
     ledger.checkpoint()
 
@@ -125,6 +129,44 @@ def _send(deliveries: Deliveries) -> None:
     deliveries.down("pacs", 100, "nobody there")
     deliveries.all_down()
     deliveries.up("pacs")
+
+
+def _promise(ledger: Ledger) -> None:
+    promises = ledger.promises
+    asked = {"calling_ae": "A", "called_ae": "B", "address": "", "most": 99, "duplicate": 1, "report_after": 0.0}
+    for _ in range(2):
+        promises.ask("2.25.8", [("1.2", "8.8")], **asked, now=100)
+    promises.unread_since()
+    asked_first = promises.next_asked()
+    assert asked_first is not None
+    row = promises.get(asked_first[0])
+    assert row is not None
+    held = promises.held("8.8")
+    assert [promises.held_elsewhere(file) for file in held] == [False]
+    assert promises.keep(held)
+    promises.decide(row, [0], now=100)
+    assert promises.callers() == ["A"]
+    assert promises.untold("A", limit=9) == [row.id]
+    for ending in ("release", "park", "report"):
+        promises.free(row.id)
+        assert promises.decided(row.id)
+        assert promises.due("A", now=100) == promises.get(row.id)
+        claimed = promises.claim(row.id, "sender", now=100, lease_s=10)
+        assert claimed is not None
+        if ending == "release":
+            promises.release(claimed, "later", next_try=200.0, now=100)
+        elif ending == "park":
+            promises.park(claimed, "never", now=100)
+            promises.retry(row.id, now=100)
+        else:
+            promises.reported(claimed, "told", now=100)
+    promises.ask("2.25.8", [("1.2", "8.8")], **asked, now=100)
+    # What another peer waits for, when the sweep comes.
+    promises.ask("2.25.9", [("1.2", "8.8")], **{**asked, "calling_ae": "C"}, now=100)
+    while (asked_first := promises.next_asked()) is not None:
+        row = promises.get(asked_first[0])
+        assert row is not None
+        promises.decide(row, [0], now=100)
 
 
 def _noting(called: set[str], name: str, what: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.results import copying
+from dicom_node.tolerant import quiet
 from tests import dicom_files
 
 
@@ -150,11 +151,49 @@ def test_a_removed_identity_without_method_is_not_claimed() -> None:
     assert notes
 
 
+@pytest.mark.parametrize(
+    ("keyword", "stated"),
+    [("AccessionNumber", ["A1", "B2"]), ("PatientName", ["Doe", "Roe"]), ("StudyDescription", ["a", "b"])],
+)
+def test_several_values_where_there_is_one_are_left_out(keyword: str, stated: list[str]) -> None:
+    result, notes = copied(**{keyword: stated})
+    assert not result.get(keyword)
+    assert notes == (f"{keyword} is invalid in the original and was left out",)
+
+
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [
+        *((zone, True) for zone in ("+0130", "-1200", "+1400", "+0000")),
+        *((zone, False) for zone in ("+1430", "-0000", "+9999", "+0160", "CET")),
+    ],
+)
+def test_a_time_zone_is_one_of_the_earth(stated: str, kept: bool) -> None:
+    result, notes = copied(TimezoneOffsetFromUTC=stated)
+    assert result.get("TimezoneOffsetFromUTC") == (stated if kept else None)
+    assert bool(notes) is not kept
+
+
 def test_values_are_checked_by_their_vr_not_by_luck() -> None:
     assert copying.repaired("Modality", "cr") == "CR"
     assert copying.repaired("Modality", "C-R") is None
     assert copying.repaired("PatientName", "a=b=c=d") is None
+    assert copying.repaired("PatientName", "a^b^c^d^e^f") is None
+    assert copying.repaired("PatientName", "a^b^c^d^e=f") == "a^b^c^d^e=f"
+    assert copying.repaired("PatientOrientation", "X") is None
+    assert copying.repaired("AcquisitionDateTime", "20240203101500.5+0100") == "20240203101500.5+0100"
+    assert copying.repaired("AcquisitionDateTime", "3 February") is None
     assert copying.repaired("PixelSpacing", "0.123456789012345678") == "0.12345678901235"
     assert copying.repaired("SeriesNumber", "99999999999") is None
     assert copying.repaired("ReferencedSOPInstanceUID", "1.02") is None
     assert ExplicitVRLittleEndian == copying.repaired("ReferencedSOPInstanceUID", ExplicitVRLittleEndian)
+
+
+def test_a_code_is_never_cut_to_another_code() -> None:
+    source, result = Dataset(), Dataset()
+    with quiet():
+        source.ViewCodeSequence = [dicom_files.code("123456789012345678", "SCT", "view")]
+        copier = copying.Copier(source)
+        copier.copy_codes(result, ("ViewCodeSequence",))
+    assert "ViewCodeSequence" not in result
+    assert copier.notes == ("ViewCodeSequence has an incomplete code, which was left out",)
