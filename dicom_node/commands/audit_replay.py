@@ -19,6 +19,7 @@ from dicom_node.durable import write_durably
 from dicom_node.errors import BadInput, DiskFull, Unreadable
 from dicom_node.exits import Exit
 from dicom_node.header import dataset_digest, read_header
+from dicom_node.marks import is_our_uid
 from dicom_node.pictures import encode_png
 from dicom_node.process import Processor
 from dicom_node.replay import Proof, Replayed, replay
@@ -53,9 +54,10 @@ def audit_replay(originals: Path, reports: Path, result: Path | None, out: Path 
         _write(done, out)
     _print(done)
     named = {row["source_instance"] for _, report in found.reports for row in report.rows}
-    unnamed = sorted(set(by_uid) - named)
+    # What Evenray made may lie beside the originals.
+    unnamed = sorted(uid for uid in set(by_uid) - named if not is_our_uid(uid))
     _summary(done, missing, unnamed, found)
-    whole = not (missing or found.faults) and (pairs != [])
+    whole = bool(pairs) and not (missing or unnamed or found.faults)
     return Exit.DONE if whole and not any(one.failed for one in done) else Exit.FAILED
 
 

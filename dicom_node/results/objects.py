@@ -44,8 +44,11 @@ def make_objects(
     """
     made: list[Made | None] = []
     notes: tuple[str, ...] = ()
-    if WITH_PIXELS & set(wanted):
-        drawn, sent = with_words(of.codes, of.image.bits, decision, site.visible_label)
+    drawn, sent = with_words(of.codes, of.image.bits, decision, site.visible_label)
+    if WITH_PIXELS & set(wanted) and drawn.label != site.visible_label:
+        # A site that wants the words in every changed image must get none without them.
+        notes = (drawn.notes[-1], "no image was made: site.visible_label asks for words in it")
+    elif WITH_PIXELS & set(wanted):
         pixels = (of.source, sent, of.image.bits, drawn, of.header, site)
         if ResultKind.SECONDARY_CAPTURE in wanted:
             made.append(make_secondary_capture(*pixels))

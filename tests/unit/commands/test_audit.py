@@ -224,6 +224,13 @@ def test_an_original_or_a_report_without_its_partner_is_said(home: Path, tmp_pat
     assert f"not replayed: {new}: no report given names it" in ran.err
 
 
+def test_an_original_that_no_report_names_is_no_success(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "in", tmp_path / "in")
+    assert evenray("audit", "replay", tmp_path / "in", home / "out").code == 0
+    chest(tmp_path / "in" / "new.dcm", 9)
+    assert evenray("audit", "replay", tmp_path / "in", home / "out").code == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [(["in", "in"], "no report of Evenray to replay"), (["preferred/none", "out"], "no such file or folder")],

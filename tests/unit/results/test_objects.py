@@ -80,11 +80,12 @@ def test_a_burned_in_text_of_ours_is_said_though_the_original_has_none(tmp_path:
         assert [dcmread(BytesIO(one.content)).BurnedInAnnotation for one in made] == [stated, stated]
 
 
-def test_words_that_do_not_fit_are_said_not_to_be_there(tmp_path: Path) -> None:
+def test_an_image_that_can_not_bear_the_words_is_not_made(tmp_path: Path) -> None:
     _, decided, made = make(tmp_path, EVERY, LABELLED, side=20)
-    assert (decided.label, decided.sent_digest) == ("", decided.pixels_digest)
+    assert (decided.label, decided.sent_digest) == ("", "")
     assert "the visible label does not fit in 20x20 pixels and was not drawn" in decided.notes
-    assert len(made) == 3
+    assert "no image was made: site.visible_label asks for words in it" in decided.notes
+    assert [one.kind.value for one in made] == ["presentation_state"]
 
 
 def test_nothing_is_said_to_be_sent_where_no_image_is(tmp_path: Path) -> None:
