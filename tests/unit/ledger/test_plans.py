@@ -25,6 +25,7 @@ NOT_IN_LOOPS = {
     "Deliveries.of_batch": "for commands and tests",
     "Deliveries.of_instance": "for commands and tests",
     "Instances.unread": "for reports and tests",
+    "Promises.assume": "`evenray restore`, once, while no process of the node runs",
     "Ledger.attention": "`evenray status`",
     "Ledger.close": "asks nothing",
     "Ledger.counts": "`evenray status`: counts along an index",
