@@ -234,6 +234,8 @@ class Server(ThreadedAssociationServer):
         self._on_end = on_end
         self._shared = ae
         self._present: set[Association] = set()
+        self._arriving: list[str] = []
+        """The address of a connection that was let in and has no association yet."""
         self._lock = threading.Lock()
         self.streams: dict[Association, Stream] = {}
         super().__init__(
@@ -276,18 +278,27 @@ class Server(ThreadedAssociationServer):
                 log.warning("connections from %s are closed at once: it had %d in a minute", address, most)
                 self.refused("too many connections in a minute", address, "")
             return False
-        if (most := self._shared.limit_per_host) and self._connections_of(address) >= most:
+        if len(self._present) >= self._shared.limit + SLACK:
+            complaints.tell(log, logging.WARNING, "too many connections: one from %s was closed at once", address)
+            return False
+        if (most := self._shared.limit_per_host) and not self._takes_place(address, most):
             sentence = "a connection from %s was closed at once: it has %d already"
             complaints.tell(log, logging.WARNING, sentence, address, most)
             return False
-        if len(self._present) < self._shared.limit + SLACK:
-            return True
-        complaints.tell(log, logging.WARNING, "too many connections: one from %s was closed at once", client_address[0])
-        return False
+        return True
 
-    def _connections_of(self, address: str) -> int:
-        ours = sum(assoc.requestor.address == address for assoc in self.present)
-        return ours + self._shared.headcount.others_of(address)
+    def _takes_place(self, address: str, most: int) -> bool:
+        """Whether the address has fewer connections than `most`; then this one is known to the other receivers at once.
+
+        Its association joins in the same thread, or never.
+        """
+        with self._lock, self._shared.headcount.alone():
+            ours = sum(assoc.requestor.address == address for assoc in self._present)
+            if ours + self._shared.headcount.others_of(address) >= most:
+                return False
+            self._arriving = [address]
+            self._publish()
+            return True
 
     def refusal(self, assoc: _Association) -> str:
         """Why a peer that asks for an association may have none, "" where it may."""
@@ -306,11 +317,18 @@ class Server(ThreadedAssociationServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         # An association has two threads of its own; making it takes a millisecond and needs no third.
-        self.finish_request(request, client_address)
+        try:
+            self.finish_request(request, client_address)
+        finally:
+            if self._arriving:
+                with self._lock:
+                    self._arriving = []
+                    self._publish()
 
     def joined(self, assoc: Association) -> None:
         with self._lock:
             self._present.add(assoc)
+            self._arriving = []
             self._publish()
 
     def left(self, assoc: Association) -> None:
@@ -320,7 +338,7 @@ class Server(ThreadedAssociationServer):
         self._on_end(assoc)
 
     def _publish(self) -> None:
-        self._shared.headcount.publish([str(assoc.requestor.address) for assoc in self._present])
+        self._shared.headcount.publish([*(str(assoc.requestor.address) for assoc in self._present), *self._arriving])
 
     @property
     def present(self) -> Sequence[Association]:

@@ -5,6 +5,8 @@ Files that they share, each with a part that only its receiver writes. Knows no 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import mmap
 import os
 import struct
@@ -25,15 +27,28 @@ def _number(address: str) -> int:
     return zlib.crc32(address.encode()) or 1
 
 
-def _shared(path: Path, size: int) -> mmap.mmap:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        if os.fstat(handle).st_size < size:
+class _File:
+    """A file that the receivers share, in memory, and the turn to look at it and change it with no other in between."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if os.fstat(self._handle).st_size < size:
             # With its room on the disk: a hole in it would kill who writes there when the disk is full.
-            os.posix_fallocate(handle, 0, size)
-        return mmap.mmap(handle, size)
-    finally:
-        os.close(handle)
+            os.posix_fallocate(self._handle, 0, size)
+        self.map = mmap.mmap(self._handle, size)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """The kernel lets go of it when its holder dies."""
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._handle, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        self.map.close()
+        os.close(self._handle)
 
 
 class Headcount:
@@ -49,7 +64,10 @@ class Headcount:
         self._most = most
         self._length = self._NUMBER.size * (1 + most)
         self._slot, self._slots = slot, slots
-        self._map = _shared(path, self._length * slots)
+        self._file = _File(path, self._length * slots)
+        self._map = self._file.map
+        self.alone = self._file.alone
+        """While this lasts no other receiver is in it: what is published goes by what was looked at."""
         self.publish([])
 
     def publish(self, addresses: Sequence[str]) -> None:
@@ -76,7 +94,7 @@ class Headcount:
 
     def close(self) -> None:
         self.publish([])
-        self._map.close()
+        self._file.close()
 
 
 class Frequency:
@@ -96,7 +114,8 @@ class Frequency:
         """`room`: addresses that one receiver remembers."""
         self._length = self._ENTRY.size * room
         self._slot, self._slots, self._clock, self._room = slot, slots, clock, room
-        self._map = _shared(path, self._length * slots)
+        self._file = _File(path, self._length * slots)
+        self._map = self._file.map
         start = slot * self._length
         self._map[start : start + self._length] = bytes(self._length)
         self._places: dict[int, int] = {}
@@ -105,11 +124,12 @@ class Frequency:
         """Whether the address has had fewer connections than `most` in the last minute; then this one counts, too."""
         number, step = _number(address), int(self._clock()) // STEP_S
         place = self._place(number)
-        told, counts = self._entry(place, number, step)
-        if sum(counts) + sum(sum(self._entry(other, number, step)[1]) for other in self._elsewhere(number)) >= most:
-            return False
-        counts[step % STEPS] += 1
-        self._ENTRY.pack_into(self._map, place, number, step, told, *counts)
+        with self._file.alone():
+            told, counts = self._entry(place, number, step)
+            if sum(counts) + sum(sum(self._entry(other, number, step)[1]) for other in self._elsewhere(number)) >= most:
+                return False
+            counts[step % STEPS] += 1
+            self._ENTRY.pack_into(self._map, place, number, step, told, *counts)
         return True
 
     def worth_telling(self, address: str) -> bool:
@@ -161,4 +181,4 @@ class Frequency:
         return told, counts
 
     def close(self) -> None:
-        self._map.close()
+        self._file.close()

@@ -166,8 +166,7 @@ def test_one_host_can_not_take_every_association(tmp_path: Path) -> None:
         with ExitStack() as stack:
             held = [stack.enter_context(_from("127.0.0.2", found.port)) for _ in range(12)]
             accepted = [peer for peer in held if _is_accepted(peer)]
-            # Each receiver goes by what the other has told: at the same moment both may take the last one.
-            assert 3 <= len(accepted) <= 4, "over both receivers"
+            assert len(accepted) == 3, "over both receivers"
             with _from("127.0.0.3", found.port) as honest:
                 assert _is_accepted(honest)
         _at_rest(found)

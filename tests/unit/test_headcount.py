@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,3 +110,25 @@ def test_receivers_know_the_associations_of_each_other(tmp_path: Path) -> None:
     assert (other.others(), other.others_of(HERE), one.others()) == (3, 2, 0)
     one.close()
     assert other.others() == 0
+
+
+def test_two_receivers_never_take_the_last_place_both(tmp_path: Path) -> None:
+    one, other = (Headcount(tmp_path / "count", slot=n, slots=2, most=4) for n in (0, 1))
+    taken: list[int] = []
+
+    def take(mine: Headcount) -> None:
+        with mine.alone():
+            if not mine.others_of(HERE):
+                mine.publish([HERE])
+                taken.append(1)
+
+    with one.alone():
+        late = threading.Thread(target=take, args=(other,))
+        late.start()
+        late.join(0.2)
+        assert late.is_alive(), "it waits for its turn"
+        one.publish([HERE])
+    late.join(10)
+    assert taken == []
+    one.close()
+    other.close()
